@@ -1,0 +1,34 @@
+//! Tells the crate which nginx it is built for, and turns the public C header into Rust types.
+
+use std::env;
+use std::path::PathBuf;
+
+fn main() {
+    let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    if os != "linux" {
+        eprintln!("ngx-worker-manager needs Linux, this target is {os}");
+        std::process::exit(1);
+    }
+
+    // Set by nginx-sys: what the nginx it found was configured with.
+    let features_check = env::var("DEP_NGINX_FEATURES_CHECK").unwrap_or_default();
+    println!("cargo::rustc-check-cfg=cfg(ngx_feature, values({features_check}))");
+    for feature in env::var("DEP_NGINX_FEATURES").unwrap_or_default().split(',') {
+        println!("cargo::rustc-cfg=ngx_feature=\"{feature}\"");
+    }
+
+    let header = "nginx/ngx_worker_manager.h";
+    println!("cargo::rerun-if-changed={header}");
+    println!("cargo::rerun-if-changed=build.rs");
+
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    bindgen::Builder::default()
+        .header(header)
+        .allowlist_type("ngx_worker_manager_.*")
+        .allowlist_var("NGX_WORKER_MANAGER_.*")
+        .use_core()
+        .generate()
+        .expect("types from the public C header")
+        .write_to_file(out.join("header.rs"))
+        .expect("writing the types");
+}

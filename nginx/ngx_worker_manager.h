@@ -1,0 +1,106 @@
+/*
+ * ngx_worker_manager.h: the C interface of ngx-worker-manager.
+ *
+ * For a hook library (the directive "on EVENT call LIBRARY SYMBOL [TEXT]")
+ * and for other modules of the same nginx.  Needs no nginx header.
+ */
+
+#ifndef NGX_WORKER_MANAGER_H_INCLUDED_
+#define NGX_WORKER_MANAGER_H_INCLUDED_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+
+/* A count that there is none of, as opposed to 0; also "no worker index". */
+#define NGX_WORKER_MANAGER_NIL  (-1)
+
+
+/*
+ * One event.  "size" is the size of the structure as the module that fills
+ * it knows it: fields are only ever added at the end, so a field exists if
+ * it lies within "size".  Strings end with a zero byte and, like the
+ * structure, live until the function returns.
+ */
+typedef struct {
+    size_t       size;
+
+    const char  *event;        /* "worker_start", ... */
+    const char  *id;           /* "3" or "3-1234" */
+
+    int64_t      n_prev;       /* each NGX_WORKER_MANAGER_NIL or >= 0 */
+    int64_t      n_mine;
+    int64_t      n_next;
+    int64_t      n_older;
+
+    int64_t      generation;
+    int64_t      pid;          /* the process the event is about */
+    int64_t      worker;       /* 0 .. worker_processes - 1, or nil */
+
+    uint64_t     seq;
+    int64_t      time;         /* wall clock, milliseconds since 1970 */
+
+    const char  *reason;       /* "signal 9", "exit 1", "unknown", or NULL */
+    int          core;         /* 1 if the lost worker dumped core */
+} ngx_worker_manager_event_t;
+
+
+/*
+ * A callback.  Runs in the process the event happens in, while no other
+ * process of this nginx starts or ends, so it should be short.  "data" is
+ * what was registered with it; for the directive "call" it is TEXT, a
+ * "const char *", or NULL without one.  Anything but 0 is logged as a
+ * failure; the next callback runs all the same.
+ */
+typedef int (*ngx_worker_manager_callback_pt)(
+    const ngx_worker_manager_event_t *event, void *data);
+
+
+/*
+ * What ngx_worker_manager_counts() tells: the running workers seen from the
+ * calling process's own generation.
+ */
+typedef struct {
+    size_t   size;             /* in: sizeof(ngx_worker_manager_counts_t) */
+
+    int64_t  generation;
+    int64_t  n_prev;
+    int64_t  n_mine;
+    int64_t  n_next;
+    int64_t  n_older;
+} ngx_worker_manager_counts_t;
+
+
+struct ngx_cycle_s;
+
+
+/*
+ * Adds a callback for "event" (a name, or "*" for all) to the configuration
+ * of "cycle", after the "on" lines and what was registered before.  May be
+ * called from the moment the cycle's configuration is complete (a module's
+ * init_conf, postconfiguration or init_module) and later; called in a
+ * process, it holds for that process and those it starts.
+ *
+ * Returns 0; -1 if the cycle has no "worker_manager" block; -2 if the event
+ * is unknown.
+ */
+int ngx_worker_manager_on(struct ngx_cycle_s *cycle, const char *event,
+    ngx_worker_manager_callback_pt callback, void *data);
+
+
+/*
+ * Reads the counts without waiting for anything.  Returns 0; -1 in a process
+ * that belongs to no generation; -2 if counts->size is too small.
+ */
+int ngx_worker_manager_counts(ngx_worker_manager_counts_t *counts);
+
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NGX_WORKER_MANAGER_H_INCLUDED_ */

@@ -1,0 +1,238 @@
+//! A change in full, with every value it leaves behind, so that carrying it out twice is the same
+//! as once. It is written down before it is carried out: whoever finds it there finishes it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+
+use crate::event::Event;
+use crate::layout::{JOURNAL_WORDS, NONE};
+use crate::table::Roster;
+
+/// What a generation's record becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GenerationChange {
+    pub slot: u32,
+    /// 0 frees the slot.
+    pub number: u64,
+    pub retired: bool,
+    pub running: u32,
+    pub present: u32,
+}
+
+/// What a worker's record becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WorkerChange {
+    pub slot: u32,
+    /// 0 frees the slot.
+    pub generation: u64,
+    pub pid: u32,
+    pub index: u32,
+    pub process_slot: u32,
+    pub hung: bool,
+    pub since_boot: u64,
+    pub beat: u64,
+    pub next: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub event: Event,
+    pub generation: GenerationChange,
+    pub worker: Option<WorkerChange>,
+    /// What the head becomes.
+    pub current: u64,
+    pub free_worker: u32,
+    pub worker_limit: u32,
+    /// Whether every generation before the event's is retired by it.
+    pub retires_older: bool,
+}
+
+fn pack(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn low(word: u64) -> u32 {
+    word as u32
+}
+
+fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+impl Change {
+    fn to_words(self) -> [u64; JOURNAL_WORDS] {
+        let mut words = [0; JOURNAL_WORDS];
+        let (event, rest) = words.split_at_mut(Event::WORDS);
+        event.copy_from_slice(&self.event.to_words());
+
+        let g = self.generation;
+        rest[0] = pack(g.slot, g.retired.into());
+        rest[1] = g.number;
+        rest[2] = pack(g.running, g.present);
+        rest[3] = self.current;
+        rest[4] = pack(self.free_worker, self.worker_limit);
+        rest[5] = self.retires_older.into();
+        rest[6] = pack(NONE, 0);
+        if let Some(w) = self.worker {
+            rest[6] = pack(w.slot, w.hung.into());
+            rest[7] = w.generation;
+            rest[8] = pack(w.pid, w.index);
+            rest[9] = pack(w.process_slot, w.next);
+            rest[10] = w.since_boot;
+            rest[11] = w.beat;
+        }
+        words
+    }
+
+    fn from_words(words: &[u64; JOURNAL_WORDS]) -> Option<Change> {
+        let (event, rest) = words.split_first_chunk::<{ Event::WORDS }>()?;
+        let worker = (low(rest[6]) != NONE).then(|| WorkerChange {
+            slot: low(rest[6]),
+            hung: high(rest[6]) != 0,
+            generation: rest[7],
+            pid: low(rest[8]),
+            index: high(rest[8]),
+            process_slot: low(rest[9]),
+            next: high(rest[9]),
+            since_boot: rest[10],
+            beat: rest[11],
+        });
+        Some(Change {
+            event: Event::from_words(event)?,
+            generation: GenerationChange {
+                slot: low(rest[0]),
+                number: rest[1],
+                retired: high(rest[0]) != 0,
+                running: low(rest[2]),
+                present: high(rest[2]),
+            },
+            worker,
+            current: rest[3],
+            free_worker: low(rest[4]),
+            worker_limit: high(rest[4]),
+            retires_older: rest[5] != 0,
+        })
+    }
+}
+
+pub(crate) fn store(to: &[AtomicU64], words: &[u64]) {
+    for (to, word) in to.iter().zip(words) {
+        // Release keeps the stores in order for those who come after this process died between two
+        // of them: what it had stored before is there too.
+        to.store(*word, Release);
+    }
+}
+
+pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|i| from[i].load(Relaxed))
+}
+
+impl Roster<'_> {
+    /// Writes a change down. From here on it happens, whatever becomes of this process.
+    pub(crate) fn journal(&self, change: &Change) {
+        store(&self.head.journal, &change.to_words());
+        self.head.journal_valid.store(1, Release);
+    }
+
+    /// The change that was written down and not known to be finished.
+    pub(crate) fn journaled(&self) -> Option<Change> {
+        if self.head.journal_valid.load(Relaxed) == 0 {
+            return None;
+        }
+        Change::from_words(&load(&self.head.journal))
+    }
+
+    /// Carries out what was written down. `step` is called between the parts.
+    pub(crate) fn apply(&self, change: &Change, step: &mut dyn FnMut()) {
+        let event = &change.event;
+        if let Some(record) = self.event_record(event.seq) {
+            record.took.store(u64::MAX, Release);
+            store(&record.words, &event.to_words());
+        }
+        step();
+
+        if change.retires_older {
+            self.retire_before(event.generation);
+        }
+        let g = &change.generation;
+        if let Some(record) = self.generations.get(g.slot as usize) {
+            record.retired.store(g.retired.into(), Release);
+            record.running.store(g.running, Release);
+            record.present.store(g.present, Release);
+            record.number.store(g.number, Release);
+        }
+        step();
+
+        self.head.free_worker.store(change.free_worker, Release);
+        self.head.worker_limit.store(change.worker_limit, Release);
+        if let Some(w) = &change.worker {
+            if let Some(record) = self.workers.get(w.slot as usize) {
+                record.pid.store(w.pid, Release);
+                record.index.store(w.index, Release);
+                record.process_slot.store(w.process_slot, Release);
+                record.hung.store(w.hung.into(), Release);
+                record.since_boot.store(w.since_boot, Release);
+                record.beat.store(w.beat, Release);
+                record.next.store(w.next, Release);
+                record.generation.store(w.generation, Release);
+            }
+        }
+        step();
+
+        self.head.generation.store(change.current, Release);
+        self.head.seq.store(event.seq, Release);
+        step();
+        self.head.journal_valid.store(0, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Kind;
+
+    #[test]
+    fn a_change_survives_the_zone() {
+        let event = Event {
+            seq: 1,
+            time: 2,
+            kind: Kind::WorkerStart,
+            generation: 3,
+            pid: 4,
+            worker: Some(5),
+            n_prev: Some(6),
+            n_mine: 7,
+            n_next: None,
+            n_older: 8,
+            reason: None,
+        };
+        let change = Change {
+            event,
+            generation: GenerationChange {
+                slot: 9,
+                number: 3,
+                retired: true,
+                running: 10,
+                present: 11,
+            },
+            worker: Some(WorkerChange {
+                slot: 12,
+                generation: 13,
+                pid: 14,
+                index: 15,
+                process_slot: 16,
+                hung: true,
+                since_boot: 17,
+                beat: 18,
+                next: 19,
+            }),
+            current: 20,
+            free_worker: 21,
+            worker_limit: 22,
+            retires_older: true,
+        };
+        assert_eq!(Change::from_words(&change.to_words()), Some(change));
+        let change = Change { worker: None, retires_older: false, ..change };
+        assert_eq!(Change::from_words(&change.to_words()), Some(change));
+        assert_eq!(Change::from_words(&[0; JOURNAL_WORDS]), None);
+    }
+}

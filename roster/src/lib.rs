@@ -1,0 +1,27 @@
+//! The roster: who is on duty on one nginx node, in which generation, in which state.
+//!
+//! It is a table of plain atomics, so that it can lie in memory that processes of several
+//! generations share and that any of them may leave at any instruction. Whoever changes it holds
+//! the node's lock, which is not this crate's business; whoever only reads needs none.
+//!
+//! A change is a [`Transition`]. [`Roster::record`] carries it out whole or not at all, even if the
+//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to tell.
+
+#![forbid(unsafe_code)]
+
+mod event;
+mod journal;
+mod layout;
+mod recover;
+mod table;
+mod template;
+mod transition;
+
+pub use event::{Event, Kind, Reason};
+pub use layout::{
+    EventRecord, GenerationRecord, Geometry, Head, WorkerRecord, LAYOUT_VERSION, MAGIC,
+};
+pub use recover::Recovery;
+pub use table::{Counts, GenerationView, Pending, Roster, WorkerView};
+pub use template::{Field, Template, UnknownField};
+pub use transition::{Full, Now, Recorded, Step, Transition};

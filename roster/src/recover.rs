@@ -1,0 +1,52 @@
+//! Mending a roster whose last holder of the lock died.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use crate::event::Event;
+use crate::table::Roster;
+
+/// What [`Roster::recover`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The event of a transition that was begun and has now been finished.
+    pub finished: Option<Event>,
+    /// Generations whose counts did not fit their workers. 0 unless there is a fault in this crate
+    /// or somebody else wrote to the zone.
+    pub corrected: u32,
+}
+
+impl Roster<'_> {
+    /// Finishes what the dead holder of the lock had begun, and counts anew. The caller holds the
+    /// lock. May itself be interrupted at any point and called again.
+    pub fn recover(&self) -> Recovery {
+        let mut recovery = Recovery::default();
+        if let Some(change) = self.journaled() {
+            self.apply(&change, &mut || ());
+            recovery.finished = Some(change.event);
+        }
+        self.head.journal_valid.store(0, Release);
+
+        // A worker of a generation that has no record could never be told about again.
+        for w in self.workers() {
+            if self.generation(w.generation).is_none() {
+                self.workers[w.slot as usize].generation.store(0, Release);
+                recovery.corrected += 1;
+            }
+        }
+        for g in self.generations() {
+            let (mut running, mut present) = (0, 0);
+            for w in self.workers().filter(|w| w.generation == g.number) {
+                present += 1;
+                running += u32::from(!w.hung);
+            }
+            if (running, present) != (g.running, g.present) {
+                let record = &self.generations[g.slot as usize];
+                record.running.store(running, Relaxed);
+                record.present.store(present, Release);
+                recovery.corrected += 1;
+            }
+        }
+        self.link_free_workers();
+        recovery
+    }
+}

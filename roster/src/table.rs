@@ -1,0 +1,275 @@
+//! The table itself: making it, and everything that is only read or is one store.
+
+use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use crate::event::Event;
+use crate::journal::load;
+use crate::layout::{
+    EventRecord, GenerationRecord, Head, WorkerRecord, LAYOUT_VERSION, MAGIC, NONE,
+};
+
+/// The roster in somebody's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Roster<'a> {
+    /// The node.
+    pub head: &'a Head,
+    /// Its generations.
+    pub generations: &'a [GenerationRecord],
+    /// Their workers.
+    pub workers: &'a [WorkerRecord],
+    /// What happened to them, a ring.
+    pub events: &'a [EventRecord],
+}
+
+/// The running workers, seen from one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Of the previous generation, none if none is still exiting.
+    pub n_prev: Option<u32>,
+    /// Of the generation itself.
+    pub n_mine: u32,
+    /// Of the next generation, none if there is none.
+    pub n_next: Option<u32>,
+    /// Of all generations before the previous one.
+    pub n_older: u32,
+}
+
+/// One generation at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationView {
+    /// Where it lies.
+    pub slot: u32,
+    /// Its number.
+    pub number: u64,
+    /// Whether a newer one was committed or the node stops.
+    pub retired: bool,
+    /// Workers that run, hung ones not counted.
+    pub running: u32,
+    /// Workers that have not ended, hung ones included.
+    pub present: u32,
+}
+
+/// One worker at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Where it lies.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u64,
+    /// Its process.
+    pub pid: i32,
+    /// Its index, `0..worker_processes - 1`.
+    pub index: u32,
+    /// Its slot in the master's table of processes.
+    pub process_slot: u32,
+    /// Whether it counts as hung.
+    pub hung: bool,
+    /// When it registered, milliseconds since boot, sleep included.
+    pub since_boot: u64,
+    /// Its last heartbeat, milliseconds of the monotonic clock.
+    pub beat: u64,
+    pub(crate) next: u32,
+}
+
+/// An event whose callbacks are not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The event.
+    pub event: Event,
+    /// How many of its callbacks have begun.
+    pub begun: u32,
+    /// By the configuration of which generation; meaningless while none has begun.
+    pub generation: u64,
+}
+
+impl<'a> Roster<'a> {
+    /// Fills fresh, zeroed memory. `generation` is the number of the last generation before this
+    /// history, 0 if there was none: numbers stay unique in the life of a node.
+    pub fn create(&self, generation: u64) {
+        let head = self.head;
+        let count = |n: usize| u32::try_from(n).unwrap_or(NONE);
+        head.generation_slots.store(count(self.generations.len()), Relaxed);
+        head.worker_slots.store(count(self.workers.len()), Relaxed);
+        head.event_slots.store(count(self.events.len()), Relaxed);
+        head.generation.store(generation, Relaxed);
+        self.link_free_workers();
+        head.layout.store(LAYOUT_VERSION, Relaxed);
+        head.magic.store(MAGIC, Release);
+    }
+
+    /// Whether the memory holds a roster that this build understands, of just this geometry.
+    pub fn is_ours(&self) -> bool {
+        let fits = |slots: &AtomicU32, n: usize| slots.load(Relaxed) as usize == n;
+        self.head.magic.load(Acquire) == MAGIC
+            && self.head.layout.load(Relaxed) == LAYOUT_VERSION
+            && fits(&self.head.generation_slots, self.generations.len())
+            && fits(&self.head.worker_slots, self.workers.len())
+            && fits(&self.head.event_slots, self.events.len())
+    }
+
+    /// The generation committed last, 0 before the first.
+    pub fn current_generation(&self) -> u64 {
+        self.head.generation.load(Acquire)
+    }
+
+    /// The number of the newest event.
+    pub fn seq(&self) -> u64 {
+        self.head.seq.load(Acquire)
+    }
+
+    /// The generations that have not ended, in no order.
+    pub fn generations(&self) -> impl Iterator<Item = GenerationView> + 'a {
+        self.generations.iter().enumerate().filter_map(|(slot, record)| {
+            let number = record.number.load(Acquire);
+            (number != 0).then(|| GenerationView {
+                slot: slot as u32,
+                number,
+                retired: record.retired.load(Relaxed) != 0,
+                running: record.running.load(Relaxed),
+                present: record.present.load(Relaxed),
+            })
+        })
+    }
+
+    /// One generation, if it has not ended.
+    pub fn generation(&self, number: u64) -> Option<GenerationView> {
+        self.generations().find(|g| g.number == number)
+    }
+
+    /// The workers that have not ended, in no order.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView> + 'a {
+        let limit = (self.head.worker_limit.load(Acquire) as usize).min(self.workers.len());
+        let slots = &self.workers[..limit];
+        slots.iter().enumerate().filter_map(|(slot, record)| view(slot as u32, record))
+    }
+
+    /// The worker in a slot.
+    pub fn worker(&self, slot: u32) -> Option<WorkerView> {
+        view(slot, self.workers.get(slot as usize)?)
+    }
+
+    /// The running workers seen from a generation.
+    pub fn counts(&self, generation: u64) -> Counts {
+        let mut counts = Counts { n_prev: None, n_mine: 0, n_next: None, n_older: 0 };
+        for g in self.generations() {
+            if g.number == generation {
+                counts.n_mine = g.running;
+            } else if g.number + 1 == generation {
+                counts.n_prev = Some(g.running);
+            } else if g.number == generation + 1 {
+                counts.n_next = Some(g.running);
+            } else if g.number < generation {
+                counts.n_older += g.running;
+            }
+        }
+        counts
+    }
+
+    /// A worker's heartbeat: one store. `now` is in milliseconds of the monotonic clock.
+    pub fn beat(&self, slot: u32, now: u64) {
+        if let Some(record) = self.workers.get(slot as usize) {
+            record.beat.store(now, Release);
+        }
+    }
+
+    /// Retires every generation: the node stops.
+    pub fn retire_all(&self) {
+        self.retire_before(u64::MAX);
+    }
+
+    pub(crate) fn retire_before(&self, generation: u64) {
+        for record in self.generations {
+            let number = record.number.load(Relaxed);
+            if number != 0 && number < generation {
+                record.retired.store(1, Release);
+            }
+        }
+    }
+
+    /// The oldest generation that is over and whose `master_exit` is not recorded yet.
+    pub fn over(&self) -> Option<u64> {
+        self.generations().filter(|g| g.retired && g.present == 0).map(|g| g.number).min()
+    }
+
+    /// The oldest event whose callbacks are not over.
+    pub fn pending(&self) -> Option<Pending> {
+        let seq = self.head.delivered.load(Acquire) + 1;
+        if seq > self.seq() {
+            return None;
+        }
+        let delivery = self.head.delivery.load(Acquire);
+        let begun = if delivery >> 32 == seq & 0xffff_ffff { delivery as u32 } else { 0 };
+        let generation = self.head.delivery_generation.load(Relaxed);
+        Some(Pending { event: self.event(seq)?, begun, generation })
+    }
+
+    /// An event of the history, if it is still remembered.
+    pub fn event(&self, seq: u64) -> Option<Event> {
+        let words = load(&self.event_record(seq)?.words);
+        Event::from_words(&words).filter(|event| event.seq == seq)
+    }
+
+    pub(crate) fn event_record(&self, seq: u64) -> Option<&'a EventRecord> {
+        self.events.get((seq.checked_rem(self.events.len() as u64)?) as usize)
+    }
+
+    /// Notes that callback `index` of the pending event begins, by the configuration of
+    /// `generation`: from now on it counts as run.
+    pub fn begin_callback(&self, seq: u64, generation: u64, index: u32) {
+        self.head.delivery_generation.store(generation, Release);
+        self.head.delivery.store(seq << 32 | u64::from(index + 1), Release);
+    }
+
+    /// Notes that the callbacks of the pending event are over. `took` is in microseconds.
+    pub fn delivered(&self, seq: u64, took: u64) {
+        if let Some(record) = self.event_record(seq) {
+            record.took.store(took, Release);
+        }
+        self.head.delivered.store(seq, Release);
+    }
+
+    /// Gives up on pending events that can't be read back; true if there were any.
+    pub fn skip_unreadable(&self) -> bool {
+        let stuck = self.pending().is_none() && self.head.delivered.load(Relaxed) < self.seq();
+        if stuck {
+            self.head.delivered.fetch_add(1, Release);
+        }
+        stuck
+    }
+
+    /// Notes who holds the lock; 0 for nobody.
+    pub fn set_holder(&self, pid: i32) {
+        self.head.holder.store(pid as u32, Release);
+    }
+
+    /// Who holds the lock; 0 for nobody.
+    pub fn holder(&self) -> i32 {
+        self.head.holder.load(Acquire) as i32
+    }
+
+    pub(crate) fn link_free_workers(&self) {
+        let mut next = NONE;
+        for (slot, record) in self.workers.iter().enumerate().rev() {
+            if record.generation.load(Relaxed) == 0 {
+                record.next.store(next, Release);
+                next = slot as u32;
+            }
+        }
+        self.head.free_worker.store(next, Release);
+    }
+}
+
+fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
+    let generation = record.generation.load(Acquire);
+    (generation != 0).then(|| WorkerView {
+        slot,
+        generation,
+        pid: record.pid.load(Relaxed) as i32,
+        index: record.index.load(Relaxed),
+        process_slot: record.process_slot.load(Relaxed),
+        hung: record.hung.load(Relaxed) != 0,
+        since_boot: record.since_boot.load(Relaxed),
+        beat: record.beat.load(Relaxed),
+        next: record.next.load(Relaxed),
+    })
+}

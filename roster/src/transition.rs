@@ -1,0 +1,298 @@
+//! The transitions: what can happen to a roster, and what each leaves behind.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::event::{Event, Kind, Reason};
+use crate::journal::{Change, GenerationChange, WorkerChange};
+use crate::layout::NONE;
+use crate::table::{GenerationView, Roster, WorkerView};
+
+/// The time of a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, milliseconds since 1970.
+    pub wall: i64,
+    /// Monotonic clock, milliseconds.
+    pub monotonic: u64,
+    /// Clock that also counts sleep, milliseconds since boot.
+    pub since_boot: u64,
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// A generation is committed; all older ones retire. Its number is the next.
+    MasterStart {
+        /// The process that commits it.
+        pid: i32,
+    },
+    /// A generation is over.
+    MasterExit {
+        /// Its number.
+        generation: u64,
+        /// The process that says so.
+        pid: i32,
+    },
+    /// A worker begins.
+    WorkerStart {
+        /// The generation it belongs to.
+        generation: u64,
+        /// Its process.
+        pid: i32,
+        /// Its index.
+        index: u32,
+        /// Its slot in the master's table of processes.
+        process_slot: u32,
+    },
+    /// A worker ends in an orderly way.
+    WorkerExit {
+        /// Its slot, from [`Recorded::slot`].
+        slot: u32,
+    },
+    /// A worker died without a word.
+    WorkerLost {
+        /// Its slot.
+        slot: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// A worker missed its heartbeat: it is no longer counted.
+    WorkerHung {
+        /// Its slot.
+        slot: u32,
+    },
+    /// A hung worker beat again: it is counted again.
+    WorkerRecovered {
+        /// Its slot.
+        slot: u32,
+    },
+}
+
+/// Why a transition can't be recorded. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// No slot for another generation.
+    Generations,
+    /// No slot for another worker.
+    Workers,
+    /// The transition is about a generation or worker that the roster doesn't have.
+    Unknown,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Generations => "no room for another generation",
+            Full::Workers => "no room for another worker",
+            Full::Unknown => "no such generation or worker",
+        })
+    }
+}
+
+/// The moments of [`Roster::record`] at which a process may die, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing has changed yet.
+    Planned,
+    /// The change is written down: it will happen.
+    Journaled,
+    /// Some of it is carried out.
+    Applying,
+    /// All of it is.
+    Recorded,
+}
+
+/// A transition that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The event to tell.
+    pub event: Event,
+    /// The slot of the worker it is about.
+    pub slot: Option<u32>,
+}
+
+impl Roster<'_> {
+    /// Records a transition, whole or not at all. The caller holds the lock. `step` is told how far
+    /// it is.
+    pub fn record(
+        &self,
+        transition: Transition,
+        now: Now,
+        step: &mut dyn FnMut(Step),
+    ) -> Result<Recorded, Full> {
+        let change = self.plan(transition, now)?;
+        step(Step::Planned);
+        self.journal(&change);
+        step(Step::Journaled);
+        self.apply(&change, &mut || step(Step::Applying));
+        step(Step::Recorded);
+        Ok(Recorded { event: change.event, slot: change.worker.map(|w| w.slot) })
+    }
+
+    fn plan(&self, transition: Transition, now: Now) -> Result<Change, Full> {
+        match transition {
+            Transition::MasterStart { pid } => self.plan_master_start(pid, now),
+            Transition::MasterExit { generation, pid } => {
+                let g = self.generation(generation).ok_or(Full::Unknown)?;
+                let event = self.master_event(Kind::MasterExit, generation, pid, now);
+                Ok(self.change(event, GenerationChange { number: 0, ..g.keep() }, None))
+            }
+            Transition::WorkerStart { generation, pid, index, process_slot } => {
+                self.plan_worker_start(generation, pid, index, process_slot, now)
+            }
+            Transition::WorkerExit { slot } => self.plan_end(slot, None, now),
+            Transition::WorkerLost { slot, reason } => self.plan_end(slot, Some(reason), now),
+            Transition::WorkerHung { slot } => {
+                let (w, g) = self.worker_and_generation(slot)?;
+                let event = self.worker_event(Kind::WorkerHung, &w, None, now);
+                let g = GenerationChange { running: g.running.saturating_sub(1), ..g.keep() };
+                Ok(self.change(event, g, Some(WorkerChange { hung: true, ..w.keep() })))
+            }
+            Transition::WorkerRecovered { slot } => {
+                let (w, g) = self.worker_and_generation(slot)?;
+                let g = GenerationChange { running: g.running + 1, ..g.keep() };
+                let mut event = self.worker_event(Kind::WorkerRecovered, &w, None, now);
+                event.n_mine = g.running;
+                let w = WorkerChange { hung: false, beat: now.monotonic, ..w.keep() };
+                Ok(self.change(event, g, Some(w)))
+            }
+        }
+    }
+
+    fn plan_master_start(&self, pid: i32, now: Now) -> Result<Change, Full> {
+        let slot = self.generations.iter().position(|g| g.number.load(Relaxed) == 0);
+        let slot = slot.ok_or(Full::Generations)? as u32;
+        let number = self.current_generation() + 1;
+        let event = self.master_event(Kind::MasterStart, number, pid, now);
+        let g = GenerationChange { slot, number, retired: false, running: 0, present: 0 };
+        let mut change = self.change(event, g, None);
+        change.current = number;
+        change.retires_older = true;
+        Ok(change)
+    }
+
+    fn plan_worker_start(
+        &self,
+        generation: u64,
+        pid: i32,
+        index: u32,
+        process_slot: u32,
+        now: Now,
+    ) -> Result<Change, Full> {
+        let g = self.generation(generation).ok_or(Full::Generations)?;
+        let slot = self.head.free_worker.load(Relaxed);
+        let record = self.workers.get(slot as usize).ok_or(Full::Workers)?;
+        let w = WorkerChange {
+            slot,
+            generation,
+            pid: pid as u32,
+            index,
+            process_slot,
+            hung: false,
+            since_boot: now.since_boot,
+            beat: now.monotonic,
+            next: NONE,
+        };
+        let g = GenerationChange { running: g.running + 1, present: g.present + 1, ..g.keep() };
+        let counts = self.counts(generation);
+        let event = Event {
+            seq: self.seq() + 1,
+            time: now.wall,
+            kind: Kind::WorkerStart,
+            generation,
+            pid,
+            worker: Some(index),
+            n_prev: counts.n_prev,
+            n_mine: g.running,
+            n_next: counts.n_next,
+            n_older: counts.n_older,
+            reason: None,
+        };
+        let mut change = self.change(event, g, Some(w));
+        change.free_worker = record.next.load(Relaxed);
+        change.worker_limit = change.worker_limit.max(slot + 1);
+        Ok(change)
+    }
+
+    /// A worker's end, with a reason if it was lost.
+    fn plan_end(&self, slot: u32, reason: Option<Reason>, now: Now) -> Result<Change, Full> {
+        let (w, g) = self.worker_and_generation(slot)?;
+        let kind = if reason.is_some() { Kind::WorkerLost } else { Kind::WorkerExit };
+        let event = self.worker_event(kind, &w, reason, now);
+        let running = g.running.saturating_sub(u32::from(!w.hung));
+        let g = GenerationChange { running, present: g.present.saturating_sub(1), ..g.keep() };
+        let next = self.head.free_worker.load(Relaxed);
+        let w = WorkerChange { generation: 0, hung: false, next, ..w.keep() };
+        let mut change = self.change(event, g, Some(w));
+        change.free_worker = slot;
+        Ok(change)
+    }
+
+    fn worker_and_generation(&self, slot: u32) -> Result<(WorkerView, GenerationView), Full> {
+        let w = self.worker(slot).ok_or(Full::Unknown)?;
+        let g = self.generation(w.generation).ok_or(Full::Unknown)?;
+        Ok((w, g))
+    }
+
+    fn change(&self, event: Event, g: GenerationChange, worker: Option<WorkerChange>) -> Change {
+        Change {
+            event,
+            generation: g,
+            worker,
+            current: self.current_generation(),
+            free_worker: self.head.free_worker.load(Relaxed),
+            worker_limit: self.head.worker_limit.load(Relaxed),
+            retires_older: false,
+        }
+    }
+
+    fn master_event(&self, kind: Kind, generation: u64, pid: i32, now: Now) -> Event {
+        let counts = self.counts(generation);
+        Event {
+            seq: self.seq() + 1,
+            time: now.wall,
+            kind,
+            generation,
+            pid,
+            worker: None,
+            n_prev: counts.n_prev,
+            n_mine: counts.n_mine,
+            n_next: counts.n_next,
+            n_older: counts.n_older,
+            reason: None,
+        }
+    }
+
+    fn worker_event(&self, kind: Kind, w: &WorkerView, reason: Option<Reason>, now: Now) -> Event {
+        Event { worker: Some(w.index), reason, ..self.master_event(kind, w.generation, w.pid, now) }
+    }
+}
+
+impl GenerationView {
+    fn keep(&self) -> GenerationChange {
+        GenerationChange {
+            slot: self.slot,
+            number: self.number,
+            retired: self.retired,
+            running: self.running,
+            present: self.present,
+        }
+    }
+}
+
+impl WorkerView {
+    fn keep(&self) -> WorkerChange {
+        WorkerChange {
+            slot: self.slot,
+            generation: self.generation,
+            pid: self.pid as u32,
+            index: self.index,
+            process_slot: self.process_slot,
+            hung: self.hung,
+            since_boot: self.since_boot,
+            beat: self.beat,
+            next: self.next,
+        }
+    }
+}

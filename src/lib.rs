@@ -1,22 +1,50 @@
-//! stub
-use ngx::ffi::*;
+//! ngx-worker-manager: an nginx module that knows which masters and workers of a node are alive and
+//! runs what its user configured as they come and go. This file is what nginx looks for.
+
+use core::ptr;
+
+use ngx::ffi::{ngx_command_t, ngx_core_module_t, ngx_module_t, NGX_CORE_MODULE};
+use ngx::ngx_string;
+
 #[macro_use]
 mod log;
-use core::ptr;
-struct Ctx(ngx_core_module_t);
-unsafe impl Sync for Ctx {}
-static CTX: Ctx = Ctx(ngx_core_module_t {
-    name: ngx_str_t { len: 14, data: c"worker_manager".as_ptr().cast_mut().cast() },
-    create_conf: None,
+
+mod api;
+mod callback;
+mod clock;
+mod conf;
+mod header;
+mod hold;
+mod hooks;
+mod kill_point;
+mod lifecycle;
+mod lock;
+mod process;
+mod watch;
+mod zone;
+
+static mut CONTEXT: ngx_core_module_t = ngx_core_module_t {
+    name: ngx_string!("worker_manager"),
+    create_conf: Some(conf::create),
     init_conf: None,
-});
-static mut CMDS: [ngx_command_t; 1] = [ngx_command_t::empty()];
+};
+
+/// The module.
 #[no_mangle]
+#[allow(non_upper_case_globals)]
 pub static mut ngx_worker_manager_module: ngx_module_t = ngx_module_t {
-    ctx: ptr::addr_of!(CTX).cast_mut().cast(),
-    commands: unsafe { ptr::addr_of_mut!(CMDS).cast() },
+    ctx: (&raw mut CONTEXT).cast(),
+    commands: (&raw mut conf::COMMANDS).cast::<ngx_command_t>(),
     type_: NGX_CORE_MODULE as _,
+    init_module: Some(hooks::init_module),
+    init_process: Some(hooks::init_process),
+    exit_process: Some(hooks::exit_process),
+    exit_master: Some(hooks::exit_master),
+    name: ptr::null_mut(),
     ..ngx_module_t::default()
 };
+
+// What nginx looks for in a shared object. An nginx that is configured with the module generates
+// these tables itself.
 #[cfg(feature = "export-modules")]
 ngx::ngx_modules!(ngx_worker_manager_module);

@@ -71,6 +71,15 @@ impl Log {
         Log(unsafe { NonNull::new_unchecked((*cycle).log) })
     }
 
+    /// A log that nginx handed over.
+    ///
+    /// # Safety
+    /// `log` is live for as long as the result is used.
+    pub unsafe fn from_ptr(log: *mut ngx_log_t) -> Log {
+        // SAFETY: the caller vouches for it, so it is not null.
+        Log(unsafe { NonNull::new_unchecked(log) })
+    }
+
     /// The C pointer.
     pub fn as_ptr(self) -> *mut ngx_log_t {
         self.0.as_ptr()

@@ -30,6 +30,7 @@ pub(crate) struct WorkerChange {
     pub hung: bool,
     pub since_boot: u64,
     pub beat: u64,
+    pub patience: u32,
     pub next: u32,
 }
 
@@ -79,6 +80,7 @@ impl Change {
             rest[9] = pack(w.process_slot, w.next);
             rest[10] = w.since_boot;
             rest[11] = w.beat;
+            rest[12] = w.patience.into();
         }
         words
     }
@@ -95,6 +97,7 @@ impl Change {
             next: high(rest[9]),
             since_boot: rest[10],
             beat: rest[11],
+            patience: low(rest[12]),
         });
         Some(Change {
             event: Event::from_words(event)?,
@@ -172,6 +175,7 @@ impl Roster<'_> {
                 record.hung.store(w.hung.into(), Release);
                 record.since_boot.store(w.since_boot, Release);
                 record.beat.store(w.beat, Release);
+                record.patience.store(w.patience, Release);
                 record.next.store(w.next, Release);
                 record.generation.store(w.generation, Release);
             }
@@ -223,6 +227,7 @@ mod tests {
                 hung: true,
                 since_boot: 17,
                 beat: 18,
+                patience: 23,
                 next: 19,
             }),
             current: 20,

@@ -80,7 +80,9 @@ pub struct WorkerRecord {
     /// Its last heartbeat, milliseconds of the monotonic clock.
     pub(crate) beat: AtomicU64,
     pub(crate) next: AtomicU32,
-    pub(crate) spare: [AtomicU32; 13],
+    /// How old its heartbeat may get, milliseconds. Its own, since a reload may change the rhythm.
+    pub(crate) patience: AtomicU32,
+    pub(crate) spare: [AtomicU32; 12],
 }
 
 /// One event of the history.

@@ -68,6 +68,8 @@ pub struct WorkerView {
     pub since_boot: u64,
     /// Its last heartbeat, milliseconds of the monotonic clock.
     pub beat: u64,
+    /// How old its heartbeat may get, milliseconds.
+    pub patience: u32,
     pub(crate) next: u32,
 }
 
@@ -259,6 +261,13 @@ impl<'a> Roster<'a> {
     }
 }
 
+impl WorkerView {
+    /// Whether its heartbeat is overdue.
+    pub fn is_overdue(&self, now: u64) -> bool {
+        now.saturating_sub(self.beat) > u64::from(self.patience)
+    }
+}
+
 fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
     let generation = record.generation.load(Acquire);
     (generation != 0).then(|| WorkerView {
@@ -270,6 +279,7 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
         hung: record.hung.load(Relaxed) != 0,
         since_boot: record.since_boot.load(Relaxed),
         beat: record.beat.load(Relaxed),
+        patience: record.patience.load(Relaxed),
         next: record.next.load(Relaxed),
     })
 }

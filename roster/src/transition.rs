@@ -44,6 +44,8 @@ pub enum Transition {
         index: u32,
         /// Its slot in the master's table of processes.
         process_slot: u32,
+        /// How old its heartbeat may get, milliseconds.
+        patience: u32,
     },
     /// A worker ends in an orderly way.
     WorkerExit {
@@ -135,11 +137,23 @@ impl Roster<'_> {
             Transition::MasterStart { pid } => self.plan_master_start(pid, now),
             Transition::MasterExit { generation, pid } => {
                 let g = self.generation(generation).ok_or(Full::Unknown)?;
-                let event = self.master_event(Kind::MasterExit, generation, pid, now);
+                let event = self.event_of(Kind::MasterExit, generation, pid, now);
                 Ok(self.change(event, GenerationChange { number: 0, ..g.keep() }, None))
             }
-            Transition::WorkerStart { generation, pid, index, process_slot } => {
-                self.plan_worker_start(generation, pid, index, process_slot, now)
+            Transition::WorkerStart { generation, pid, index, process_slot, patience } => {
+                let w = WorkerChange {
+                    slot: self.head.free_worker.load(Relaxed),
+                    generation,
+                    pid: pid as u32,
+                    index,
+                    process_slot,
+                    hung: false,
+                    since_boot: now.since_boot,
+                    beat: now.monotonic,
+                    patience,
+                    next: NONE,
+                };
+                self.plan_worker_start(w, now)
             }
             Transition::WorkerExit { slot } => self.plan_end(slot, None, now),
             Transition::WorkerLost { slot, reason } => self.plan_end(slot, Some(reason), now),
@@ -164,7 +178,7 @@ impl Roster<'_> {
         let slot = self.generations.iter().position(|g| g.number.load(Relaxed) == 0);
         let slot = slot.ok_or(Full::Generations)? as u32;
         let number = self.current_generation() + 1;
-        let event = self.master_event(Kind::MasterStart, number, pid, now);
+        let event = self.event_of(Kind::MasterStart, number, pid, now);
         let g = GenerationChange { slot, number, retired: false, running: 0, present: 0 };
         let mut change = self.change(event, g, None);
         change.current = number;
@@ -172,46 +186,18 @@ impl Roster<'_> {
         Ok(change)
     }
 
-    fn plan_worker_start(
-        &self,
-        generation: u64,
-        pid: i32,
-        index: u32,
-        process_slot: u32,
-        now: Now,
-    ) -> Result<Change, Full> {
-        let g = self.generation(generation).ok_or(Full::Generations)?;
-        let slot = self.head.free_worker.load(Relaxed);
-        let record = self.workers.get(slot as usize).ok_or(Full::Workers)?;
-        let w = WorkerChange {
-            slot,
-            generation,
-            pid: pid as u32,
-            index,
-            process_slot,
-            hung: false,
-            since_boot: now.since_boot,
-            beat: now.monotonic,
-            next: NONE,
-        };
+    fn plan_worker_start(&self, w: WorkerChange, now: Now) -> Result<Change, Full> {
+        let g = self.generation(w.generation).ok_or(Full::Generations)?;
+        let record = self.workers.get(w.slot as usize).ok_or(Full::Workers)?;
         let g = GenerationChange { running: g.running + 1, present: g.present + 1, ..g.keep() };
-        let counts = self.counts(generation);
         let event = Event {
-            seq: self.seq() + 1,
-            time: now.wall,
-            kind: Kind::WorkerStart,
-            generation,
-            pid,
-            worker: Some(index),
-            n_prev: counts.n_prev,
+            worker: Some(w.index),
             n_mine: g.running,
-            n_next: counts.n_next,
-            n_older: counts.n_older,
-            reason: None,
+            ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
         change.free_worker = record.next.load(Relaxed);
-        change.worker_limit = change.worker_limit.max(slot + 1);
+        change.worker_limit = change.worker_limit.max(w.slot + 1);
         Ok(change)
     }
 
@@ -247,7 +233,7 @@ impl Roster<'_> {
         }
     }
 
-    fn master_event(&self, kind: Kind, generation: u64, pid: i32, now: Now) -> Event {
+    fn event_of(&self, kind: Kind, generation: u64, pid: i32, now: Now) -> Event {
         let counts = self.counts(generation);
         Event {
             seq: self.seq() + 1,
@@ -265,7 +251,7 @@ impl Roster<'_> {
     }
 
     fn worker_event(&self, kind: Kind, w: &WorkerView, reason: Option<Reason>, now: Now) -> Event {
-        Event { worker: Some(w.index), reason, ..self.master_event(kind, w.generation, w.pid, now) }
+        Event { worker: Some(w.index), reason, ..self.event_of(kind, w.generation, w.pid, now) }
     }
 }
 
@@ -292,6 +278,7 @@ impl WorkerView {
             hung: self.hung,
             since_boot: self.since_boot,
             beat: self.beat,
+            patience: self.patience,
             next: self.next,
         }
     }

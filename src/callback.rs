@@ -1,0 +1,39 @@
+//! Callbacks: what runs for an event. Each kind is in its file.
+
+use roster::Event;
+
+use crate::conf::Conf;
+use crate::log::Log;
+
+mod call;
+mod exec;
+mod log_line;
+mod program;
+
+pub use call::{Call, CallbackPt};
+pub use exec::Exec;
+pub use log_line::LogLine;
+pub use program::Running;
+
+/// One callback.
+pub enum Callback {
+    /// A line in the error log.
+    Log(LogLine),
+    /// A program.
+    Exec(Exec),
+    /// A C function.
+    Call(Call),
+}
+
+impl Callback {
+    /// Runs it. A program is only started; what is returned is to be waited for, or not. Whatever
+    /// goes wrong is logged and concerns nobody else.
+    pub fn run(&self, event: &Event, conf: &Conf, log: Log) -> Option<Running> {
+        match self {
+            Callback::Log(line) => line.run(event, log),
+            Callback::Call(call) => call.run(event, log),
+            Callback::Exec(exec) => return exec.run(event, conf, log),
+        }
+        None
+    }
+}

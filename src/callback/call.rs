@@ -1,0 +1,143 @@
+//! `call LIBRARY SYMBOL [TEXT]`, and functions that other modules register.
+
+use core::ffi::{c_int, c_void, CStr};
+use core::mem::{offset_of, size_of};
+use core::ptr;
+use std::ffi::CString;
+use std::rc::Rc;
+
+use roster::{Event, Reason};
+
+use crate::conf::ConfError;
+use crate::header::{ngx_worker_manager_event_t, NGX_WORKER_MANAGER_NIL};
+use crate::log::Log;
+
+/// The type of a callback in C, `ngx_worker_manager_callback_pt`.
+pub type CallbackPt = unsafe extern "C" fn(*const ngx_worker_manager_event_t, *mut c_void) -> c_int;
+
+// What the structure had when it was first published stays where it is for ever.
+const _: () = {
+    assert!(offset_of!(ngx_worker_manager_event_t, size) == 0);
+    assert!(offset_of!(ngx_worker_manager_event_t, event) == size_of::<usize>());
+};
+
+/// A C function to call.
+pub struct Call {
+    function: Option<CallbackPt>,
+    data: *mut c_void,
+    name: String,
+    /// Kept for as long as the function may be called.
+    _text: Option<CString>,
+    _library: Option<Rc<Library>>,
+}
+
+/// A loaded library.
+struct Library(*mut c_void);
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from dlopen and is closed once.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
+
+impl Call {
+    /// A call of nothing: `nginx -s` reads the configuration but runs none of it.
+    pub fn none() -> Call {
+        Call {
+            function: None,
+            data: ptr::null_mut(),
+            name: String::new(),
+            _text: None,
+            _library: None,
+        }
+    }
+
+    /// Loads the library and finds the symbol.
+    pub fn load(path: &CStr, symbol: &CStr, text: Option<CString>) -> Result<Call, ConfError> {
+        // SAFETY: the path is a C string. RTLD_NOW, so that what is missing is missing now and not
+        // in a worker.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        if handle.is_null() {
+            return Err(ConfError::Library(dl_error()));
+        }
+        let library = Rc::new(Library(handle));
+        // SAFETY: the handle is open and the symbol a C string.
+        let function = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
+        if function.is_null() {
+            return Err(ConfError::Symbol(dl_error()));
+        }
+        Ok(Call {
+            // SAFETY: the header says which type a function named in `call` has; that the library
+            // keeps to it is up to its author, as with any C library.
+            function: Some(unsafe { core::mem::transmute::<*mut c_void, CallbackPt>(function) }),
+            data: text.as_ref().map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut().cast()),
+            name: symbol.to_string_lossy().into_owned(),
+            _text: text,
+            _library: Some(library),
+        })
+    }
+
+    /// A function that another module registered.
+    pub fn registered(function: CallbackPt, data: *mut c_void) -> Call {
+        Call {
+            function: Some(function),
+            data,
+            name: "a registered function".to_string(),
+            _text: None,
+            _library: None,
+        }
+    }
+
+    /// Calls it.
+    pub fn run(&self, event: &Event, log: Log) {
+        let Some(function) = self.function else {
+            return;
+        };
+        let name = CString::new(event.kind.name()).unwrap_or_default();
+        let id = CString::new(event.id().to_string()).unwrap_or_default();
+        let reason = event.reason.and_then(|reason| CString::new(reason.to_string()).ok());
+        let nil = i64::from(NGX_WORKER_MANAGER_NIL);
+        let number = |n: Option<u32>| n.map_or(nil, i64::from);
+        let event_for_c = ngx_worker_manager_event_t {
+            size: size_of::<ngx_worker_manager_event_t>(),
+            event: name.as_ptr(),
+            id: id.as_ptr(),
+            n_prev: number(event.n_prev),
+            n_mine: event.n_mine.into(),
+            n_next: number(event.n_next),
+            n_older: event.n_older.into(),
+            generation: event.generation as i64,
+            pid: event.pid.into(),
+            worker: number(event.worker),
+            seq: event.seq,
+            time: event.time,
+            reason: reason.as_ref().map_or(ptr::null(), |reason| reason.as_ptr()),
+            core: matches!(event.reason, Some(Reason::Signal { core: true, .. })).into(),
+        };
+        // SAFETY: the function has the type of the header (see `load`); the structure and its
+        // strings live until it returns.
+        let rc = unsafe { function(&event_for_c, self.data) };
+        if rc != 0 {
+            log!(
+                log,
+                Error,
+                "worker_manager: {} {}: {} failed with {rc}",
+                event.kind.name(),
+                event.id(),
+                self.name
+            );
+        }
+    }
+}
+
+fn dl_error() -> String {
+    // SAFETY: dlerror returns null or a C string that is valid until the next dl call.
+    unsafe {
+        let error = libc::dlerror();
+        if error.is_null() {
+            return "unknown error".to_string();
+        }
+        CStr::from_ptr(error).to_string_lossy().into_owned()
+    }
+}

@@ -1,0 +1,146 @@
+//! The `worker_manager` block: what it holds once read. How it is read is in `conf/`.
+
+use core::ffi::c_void;
+use core::ptr;
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::rc::Rc;
+
+use ngx::ffi::{ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t};
+use roster::Kind;
+
+use crate::callback::Callback;
+use crate::process;
+
+mod block;
+mod error;
+mod on;
+
+pub use block::COMMANDS;
+pub(crate) use error::ConfError;
+
+/// The configuration of one cycle.
+pub struct Conf {
+    /// Whether the block is there. Without it the module does nothing.
+    pub enabled: bool,
+    /// Name and size (bytes) of the zone.
+    pub zone_name: Option<CString>,
+    /// See `zone_name`.
+    pub zone_size: Option<usize>,
+    /// Heartbeat interval, milliseconds.
+    pub interval: Option<ngx_msec_t>,
+    /// How far a heartbeat may overrun, milliseconds.
+    pub failed: Option<ngx_msec_t>,
+    /// How long a program may run, milliseconds.
+    pub exec_timeout: Option<ngx_msec_t>,
+    /// The zone, once the block is read.
+    pub shm_zone: *mut ngx_shm_zone_t,
+    /// The callbacks in order. Other modules add to them at run time.
+    pub callbacks: RefCell<Vec<Rc<On>>>,
+    /// What a program gets as its environment besides the event's own variables.
+    pub environment: RefCell<Vec<CString>>,
+    /// The generation that was committed with this configuration; 0 before.
+    pub generation: Cell<u64>,
+}
+
+/// One callback and what it is for.
+pub struct On {
+    /// The event, none for all (`*`).
+    pub kind: Option<Kind>,
+    /// What to do.
+    pub callback: Callback,
+}
+
+impl On {
+    /// Whether it is to run for an event of this kind.
+    pub fn matches(&self, kind: Kind) -> bool {
+        self.kind.is_none_or(|own| own == kind)
+    }
+}
+
+impl Conf {
+    /// Name of the zone unless configured.
+    pub const ZONE_NAME: &core::ffi::CStr = c"worker_manager";
+    /// Size of the zone unless configured, bytes.
+    pub const ZONE_SIZE: usize = 256 * 1024;
+
+    /// Heartbeat interval, milliseconds.
+    pub fn interval(&self) -> ngx_msec_t {
+        self.interval.unwrap_or(10_000)
+    }
+
+    /// How far a heartbeat may overrun, milliseconds.
+    pub fn failed(&self) -> ngx_msec_t {
+        self.failed.unwrap_or(5_000)
+    }
+
+    /// How long a program may run, milliseconds.
+    pub fn exec_timeout(&self) -> ngx_msec_t {
+        self.exec_timeout.unwrap_or(10_000)
+    }
+
+    /// The configuration of a cycle; none if it has no `worker_manager` block.
+    ///
+    /// # Safety
+    /// `cycle` is a live cycle whose modules include this one or which has no configuration yet.
+    pub unsafe fn of<'a>(cycle: *const ngx_cycle_t) -> Option<&'a Conf> {
+        // SAFETY: conf_ctx has an entry for every module of the cycle; ours is what `create`
+        // returned, and it lives as long as the cycle's pool.
+        unsafe {
+            if cycle.is_null() || (*cycle).conf_ctx.is_null() {
+                return None;
+            }
+            let index = (*(&raw const crate::ngx_worker_manager_module)).index;
+            let conf = (*(*cycle).conf_ctx.add(index)).cast::<Conf>();
+            conf.as_ref().filter(|conf| conf.enabled)
+        }
+    }
+
+    fn new() -> Conf {
+        Conf {
+            enabled: false,
+            zone_name: None,
+            zone_size: None,
+            interval: None,
+            failed: None,
+            exec_timeout: None,
+            shm_zone: ptr::null_mut(),
+            callbacks: RefCell::new(Vec::new()),
+            environment: RefCell::new(Vec::new()),
+            generation: Cell::new(0),
+        }
+    }
+}
+
+/// nginx's `create_conf`: one configuration for a cycle, freed with the cycle's pool.
+///
+/// # Safety
+/// Called by nginx with a cycle that has a pool.
+pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
+    // SAFETY: a cycle has its pool from the beginning; size 0 asks for no memory of the cleanup's.
+    unsafe {
+        let cleanup = ngx_pool_cleanup_add((*cycle).pool, 0);
+        if cleanup.is_null() {
+            return ptr::null_mut();
+        }
+        let conf = Box::into_raw(Box::new(Conf::new())).cast::<c_void>();
+        (*cleanup).handler = Some(destroy);
+        (*cleanup).data = conf;
+        conf
+    }
+}
+
+unsafe extern "C" fn destroy(conf: *mut c_void) {
+    // A worker destroys its cycle's pool as the last thing before exit(). Unloading hook libraries
+    // then would pull the code from under threads they may have started.
+    if process::is_worker() {
+        return;
+    }
+    // SAFETY: this is the pointer that `create` took from its Box, and pools clean up once.
+    drop(unsafe { Box::from_raw(conf.cast::<Conf>()) });
+}
+
+/// Type that a zone's memory belongs to: nginx reuses a zone only for the same tag.
+pub(crate) fn zone_tag() -> *mut c_void {
+    (&raw mut crate::ngx_worker_manager_module).cast::<ngx_module_t>().cast()
+}

@@ -1,0 +1,269 @@
+//! The directives of the block but `on`, and the block itself.
+
+use core::ffi::{c_char, c_void};
+use core::ptr;
+use std::ffi::CString;
+
+use ngx::ffi::{
+    ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_msec_t, ngx_pagesize, ngx_parse_size,
+    ngx_parse_time, ngx_pnalloc, ngx_shared_memory_add, ngx_str_t, ngx_uint_t, NGX_CONF_2MORE,
+    NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_CORE_MODULE,
+    NGX_DIRECT_CONF, NGX_ERROR, NGX_MAIN_CONF,
+};
+use ngx::ngx_string;
+
+use super::error::ConfError;
+use super::{on, zone_tag, Conf};
+use crate::zone;
+
+/// The context inside `worker_manager { }`: a bit that no directive of nginx's core modules has.
+const NGX_WORKER_MANAGER_CONF: u32 = 0x8000_0000;
+
+/// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
+const CONF_OK: *mut c_char = ptr::null_mut();
+const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
+
+/// A zone has to hold at least this many pages, as nginx's own zones do.
+const MIN_PAGES: usize = 8;
+
+type Handler =
+    unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
+
+const fn inner(name: ngx_str_t, arguments: u32, set: Handler) -> ngx_command_t {
+    ngx_command_t {
+        name,
+        type_: (NGX_WORKER_MANAGER_CONF | NGX_DIRECT_CONF | arguments) as ngx_uint_t,
+        set: Some(set),
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    }
+}
+
+/// The module's directives.
+pub static mut COMMANDS: [ngx_command_t; 7] = [
+    ngx_command_t {
+        name: ngx_string!("worker_manager"),
+        type_: (NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS) as ngx_uint_t,
+        set: Some(cmd_worker_manager),
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    inner(ngx_string!("zone"), NGX_CONF_TAKE12, cmd_zone),
+    inner(ngx_string!("interval"), NGX_CONF_TAKE1, cmd_interval),
+    inner(ngx_string!("failed"), NGX_CONF_TAKE1, cmd_failed),
+    inner(ngx_string!("exec_timeout"), NGX_CONF_TAKE1, cmd_exec_timeout),
+    inner(ngx_string!("on"), NGX_CONF_2MORE, cmd_on),
+    ngx_command_t::empty(),
+];
+
+/// The arguments of the directive being read, its name first.
+///
+/// # Safety
+/// `cf` is what nginx passed to a directive's handler.
+unsafe fn arguments<'a>(cf: *mut ngx_conf_t) -> &'a [ngx_str_t] {
+    // SAFETY: nginx fills cf->args with at least the name before it calls a handler.
+    unsafe { (*(*cf).args).as_slice() }
+}
+
+/// One argument as text.
+fn text(argument: &ngx_str_t) -> Result<&str, ConfError> {
+    core::str::from_utf8(argument.as_bytes()).map_err(|_| ConfError::NotUtf8)
+}
+
+/// Turns a result into what nginx takes from a handler: a text that it puts after the directive's
+/// name and before file and line.
+///
+/// # Safety
+/// `cf` is what nginx passed to the handler.
+unsafe fn report(cf: *mut ngx_conf_t, result: Result<(), ConfError>) -> *mut c_char {
+    let Err(error) = result else {
+        return CONF_OK;
+    };
+    let message = error.to_string().replace('\0', "");
+    // SAFETY: the pool is that of the configuration being read; the copy ends with a zero byte.
+    unsafe {
+        let copy = ngx_pnalloc((*cf).pool, message.len() + 1).cast::<u8>();
+        if copy.is_null() {
+            return CONF_ERROR;
+        }
+        ptr::copy_nonoverlapping(message.as_ptr(), copy, message.len());
+        *copy.add(message.len()) = 0;
+        copy.cast()
+    }
+}
+
+/// Calls a directive's handler proper with the arguments and the configuration.
+///
+/// # Safety
+/// `cf` and `conf` are what nginx passed to the handler of one of our directives.
+unsafe fn handle(
+    cf: *mut ngx_conf_t,
+    conf: *mut c_void,
+    set: impl FnOnce(&mut Conf, &[ngx_str_t]) -> Result<(), ConfError>,
+) -> *mut c_char {
+    // SAFETY: with NGX_DIRECT_CONF nginx passes what our create_conf returned, and nobody else
+    // holds it while the configuration is read.
+    unsafe {
+        let result = set(&mut *conf.cast::<Conf>(), &arguments(cf)[1..]);
+        report(cf, result)
+    }
+}
+
+unsafe extern "C" fn cmd_worker_manager(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: see `handle`; the context is put back before returning, as every block does.
+    unsafe {
+        let conf = conf.cast::<Conf>();
+        if (*conf).enabled {
+            return report(cf, Err(ConfError::Duplicate));
+        }
+        (*conf).enabled = true;
+
+        let outer = (*cf).cmd_type;
+        let outer_module = (*cf).module_type;
+        (*cf).cmd_type = NGX_WORKER_MANAGER_CONF as ngx_uint_t;
+        (*cf).module_type = NGX_CORE_MODULE as ngx_uint_t;
+        let rv = ngx_conf_parse(cf, ptr::null_mut());
+        (*cf).cmd_type = outer;
+        (*cf).module_type = outer_module;
+        if rv != CONF_OK {
+            return rv;
+        }
+        let result = add_zone(cf, &mut *conf);
+        report(cf, result)
+    }
+}
+
+/// Registers the zone once the block is read.
+///
+/// # Safety
+/// `cf` is what nginx passed to the handler.
+unsafe fn add_zone(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
+    let name = conf.zone_name.as_deref().unwrap_or(Conf::ZONE_NAME);
+    let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
+    let size = conf.zone_size.unwrap_or(Conf::ZONE_SIZE);
+    // SAFETY: the name lives as long as the configuration, which lives as long as the cycle;
+    // nginx logs what is wrong with a name that another module uses.
+    unsafe {
+        let shm_zone = ngx_shared_memory_add(cf, &mut name, size, zone_tag());
+        if shm_zone.is_null() {
+            return Err(ConfError::Zone);
+        }
+        (*shm_zone).init = Some(zone::init);
+        (*shm_zone).data = ptr::null_mut();
+        conf.shm_zone = shm_zone;
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn cmd_zone(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, set_zone) }
+}
+
+fn set_zone(conf: &mut Conf, arguments: &[ngx_str_t]) -> Result<(), ConfError> {
+    if conf.zone_name.is_some() || conf.zone_size.is_some() {
+        return Err(ConfError::Duplicate);
+    }
+    // Both are optional: one argument that reads as a size is the size.
+    let (name, size) = match arguments {
+        [name, size] => (Some(name), Some(size)),
+        [one] if parse_size(one).is_some() => (None, Some(one)),
+        [one] => (Some(one), None),
+        _ => (None, None),
+    };
+    if let Some(name) = name {
+        let name = text(name)?;
+        if name.is_empty() {
+            return Err(ConfError::ZoneName);
+        }
+        conf.zone_name = Some(CString::new(name).map_err(|_| ConfError::ZeroByte)?);
+    }
+    if let Some(size) = size {
+        let bytes = parse_size(size).ok_or(ConfError::Size(text(size)?.to_string()))?;
+        // SAFETY: a plain global, set when nginx starts.
+        let least = MIN_PAGES * unsafe { ngx_pagesize };
+        if bytes < least {
+            return Err(ConfError::SmallZone(bytes, least / 1024));
+        }
+        conf.zone_size = Some(bytes);
+    }
+    Ok(())
+}
+
+fn parse_size(argument: &ngx_str_t) -> Option<usize> {
+    let mut line = *argument;
+    // SAFETY: the string is a live argument; the function only reads it.
+    let size = unsafe { ngx_parse_size(&mut line) };
+    (size != NGX_ERROR as isize && argument.len != 0).then_some(size as usize)
+}
+
+unsafe extern "C" fn cmd_interval(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.interval, arguments)) }
+}
+
+unsafe extern "C" fn cmd_failed(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.failed, arguments)) }
+}
+
+unsafe extern "C" fn cmd_exec_timeout(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.exec_timeout, arguments)) }
+}
+
+fn set_time(time: &mut Option<ngx_msec_t>, arguments: &[ngx_str_t]) -> Result<(), ConfError> {
+    if time.is_some() {
+        return Err(ConfError::Duplicate);
+    }
+    let mut line = arguments[0];
+    // SAFETY: the string is a live argument; the function only reads it.
+    let parsed = unsafe { ngx_parse_time(&mut line, 0) };
+    if parsed == NGX_ERROR as isize || line.len == 0 {
+        return Err(ConfError::Time(text(&arguments[0])?.to_string()));
+    }
+    if parsed == 0 {
+        return Err(ConfError::ZeroTime);
+    }
+    *time = Some(parsed as ngx_msec_t);
+    Ok(())
+}
+
+unsafe extern "C" fn cmd_on(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are; the cycle is that of the configuration.
+    unsafe {
+        let cycle = (*cf).cycle;
+        handle(cf, conf, |conf, arguments| {
+            let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            let on = on::parse(&words, cycle)?;
+            conf.callbacks.get_mut().push(on.into());
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with a directive. Each reads after `"name" directive `, and nginx adds file
+//! and line.
+
+use roster::Kind;
+use thiserror::Error;
+
+use crate::log::Level;
+
+#[derive(Debug, Error)]
+pub enum ConfError {
+    #[error("is duplicate")]
+    Duplicate,
+    #[error("is not valid UTF-8")]
+    NotUtf8,
+    #[error("has the invalid time \"{0}\", a number with a unit like 500ms, 10s or 1m is needed")]
+    Time(String),
+    #[error("must be greater than 0")]
+    ZeroTime,
+    #[error("has the invalid size \"{0}\", a number with a unit like 256k or 1m is needed")]
+    Size(String),
+    #[error("has an empty zone name")]
+    ZoneName,
+    #[error("asks for a zone of {0} bytes, which is too small, at least {1}k are needed")]
+    SmallZone(usize, usize),
+    #[error("could not register the zone")]
+    Zone,
+    #[error("has the unknown event \"{0}\", known are {known} and *", known = known_events())]
+    Event(String),
+    #[error("has the unknown action \"{0}\", known are log, exec and call")]
+    Action(String),
+    #[error("needs a level and one text after \"log\"")]
+    LogArguments,
+    #[error("has the unknown log level \"{0}\", known are {known}", known = known_levels())]
+    Level(String),
+    #[error("has the unknown field \"${0}\", known are {known}", known = known_fields())]
+    Field(String),
+    #[error("can't have a field in the name of a program, \"{0}\"")]
+    FieldInProgram(String),
+    #[error("names the program \"{0}\", which can't be run: {1}")]
+    Program(String, std::io::Error),
+    #[error("names the program \"{0}\", which is not a file")]
+    NotAFile(String),
+    #[error("needs a program after \"exec\"")]
+    ExecArguments,
+    #[error("needs a library, a symbol and at most one text after \"call\"")]
+    CallArguments,
+    #[error("could not load the library: {0}")]
+    Library(String),
+    #[error("could not find the symbol: {0}")]
+    Symbol(String),
+    #[error("has a text with a zero byte")]
+    ZeroByte,
+}
+
+fn known_events() -> String {
+    Kind::ALL.map(Kind::name).join(", ")
+}
+
+fn known_levels() -> String {
+    Level::NAMES.map(|(name, _)| name).join(", ")
+}
+
+fn known_fields() -> String {
+    roster::Field::ALL.map(|field| format!("${}", field.name())).join(", ")
+}

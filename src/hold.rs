@@ -1,0 +1,265 @@
+//! Holding the lock: recording what happens and telling it.
+
+use std::mem::take;
+use std::time::{Duration, Instant};
+
+use roster::{Event, Full, Pending, Recorded, Roster, Step, Transition};
+
+use crate::callback::Running;
+use crate::clock;
+use crate::conf::Conf;
+use crate::kill_point::kill_point;
+use crate::lifecycle::beat;
+use crate::lock::Taken;
+use crate::log::Log;
+use crate::process;
+use crate::watch;
+use crate::zone::Zone;
+
+/// Whether to stand still while a program runs that is to be awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// At a start or an exit: nothing else is to be done.
+    Wait,
+    /// In the event loop of a worker that serves: come back later.
+    ComeBack,
+}
+
+/// The lock, held by this process. Dropping it lets go.
+pub struct Hold<'a> {
+    zone: Zone,
+    conf: &'a Conf,
+    log: Log,
+    /// The event whose callbacks this process is running, and since when.
+    telling: Option<(u64, Instant)>,
+    /// A program that is to be awaited before the next callback.
+    awaited: Option<Running>,
+}
+
+impl<'a> Hold<'a> {
+    /// Takes the lock, however long that takes. None if it can't be had at all, which is logged.
+    pub fn take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
+        let mut told = Duration::ZERO;
+        let taken = zone.lock().take(&mut |waited| {
+            // Whoever waits lives: the others must not think it hung.
+            beat();
+            if waited >= told + Duration::from_secs(1) {
+                told = waited;
+                log_holder(zone.roster(), waited, log);
+            }
+        });
+        Self::taken(taken, zone, conf, log)
+    }
+
+    /// Takes the lock if it is free.
+    pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
+        match zone.lock().try_take() {
+            Err(libc::EBUSY) => None,
+            taken => Self::taken(taken, zone, conf, log),
+        }
+    }
+
+    fn taken(taken: Result<Taken, i32>, zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
+        match taken {
+            Ok(Taken::Clean) => {}
+            Ok(Taken::HolderDied) => {
+                let roster = zone.roster();
+                let recovery = roster.recover();
+                zone.lock().mended();
+                log!(
+                    log,
+                    Warn,
+                    "worker_manager: process {} died holding the lock, going on",
+                    roster.holder()
+                );
+                if recovery.corrected > 0 {
+                    log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);
+                }
+            }
+            Err(errno) => {
+                log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
+                return None;
+            }
+        }
+        zone.roster().set_holder(process::pid());
+        Some(Hold { zone, conf, log, telling: None, awaited: None })
+    }
+
+    /// The roster.
+    pub fn roster(&self) -> Roster<'_> {
+        self.zone.roster()
+    }
+
+    /// From here on the callbacks of another configuration run.
+    pub fn use_conf(&mut self, conf: &'a Conf) {
+        self.conf = conf;
+    }
+
+    /// Records a transition. Its event is told by the next `run`.
+    pub fn record(&mut self, transition: Transition) -> Result<Recorded, Full> {
+        let kind = kind_of(&transition);
+        let recorded = self.zone.roster().record(transition, clock::now(), &mut |step| {
+            let point = match step {
+                Step::Planned => "planned",
+                Step::Journaled => "journaled",
+                Step::Applying => "applying",
+                Step::Recorded => "recorded",
+            };
+            kill_point(kind, point);
+        })?;
+        self.telling = Some((recorded.event.seq, Instant::now()));
+        Ok(recorded)
+    }
+
+    /// Tells what is recorded, then records and tells the transitions in turn, and then the ends
+    /// of generations that are over by that. True once all is done; false if it has to be called
+    /// again, which only [`Patience::ComeBack`] does.
+    pub fn run(&mut self, transitions: &mut Vec<Transition>, patience: Patience) -> bool {
+        loop {
+            if !self.tell(patience) {
+                return false;
+            }
+            let next = if transitions.is_empty() {
+                let Some(generation) = self.zone.roster().over() else {
+                    return true;
+                };
+                Transition::MasterExit { generation, pid: process::pid() }
+            } else {
+                transitions.remove(0)
+            };
+            if let Err(full) = self.record(next) {
+                log!(self.log, Alert, "worker_manager: {next:?} can't be recorded: {full}");
+                if transitions.is_empty() {
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Runs the callbacks of all events that are recorded and not told.
+    fn tell(&mut self, patience: Patience) -> bool {
+        let zone = self.zone;
+        let roster = zone.roster();
+        loop {
+            if let Some(running) = &mut self.awaited {
+                if patience == Patience::ComeBack && !running.poll() {
+                    return false;
+                }
+                if let Some(running) = take(&mut self.awaited) {
+                    running.wait(&mut beat);
+                }
+            }
+            if roster.skip_unreadable() {
+                log!(self.log, Alert, "worker_manager: an event in the zone is unreadable");
+                continue;
+            }
+            let Some(pending) = roster.pending() else {
+                return true;
+            };
+            let event = pending.event;
+            let (begun, since) = match self.telling {
+                Some((seq, since)) if seq == event.seq => (pending.begun, since),
+                _ => self.take_over(&pending),
+            };
+            let next = {
+                let callbacks = self.conf.callbacks.borrow();
+                let left = callbacks.iter().enumerate().skip(begun as usize);
+                let mut fitting = left.filter(|(_, on)| on.matches(event.kind));
+                fitting.next().map(|(index, on)| (index as u32, on.clone()))
+            };
+            let Some((index, on)) = next else {
+                roster.delivered(event.seq, since.elapsed().as_micros() as u64);
+                self.telling = None;
+                kill_point(event.kind, "delivered");
+                continue;
+            };
+            self.telling = Some((event.seq, since));
+            roster.begin_callback(event.seq, self.conf.generation.get(), index);
+            kill_point(event.kind, "begun");
+            let running = on.callback.run(&event, self.conf, self.log);
+            if event.kind.is_awaited() {
+                self.awaited = running;
+            } else if let Some(running) = running {
+                watch::adopt(running);
+            }
+            if let (Patience::Wait, Some(running)) = (patience, take(&mut self.awaited)) {
+                running.wait(&mut beat);
+            }
+            kill_point(event.kind, "called");
+        }
+    }
+
+    /// Takes over an event that another process recorded and did not live to tell. Returns how
+    /// many of this process's callbacks count as run.
+    fn take_over(&self, pending: &Pending) -> (u32, Instant) {
+        let Pending { event, begun, generation } = *pending;
+        let name = event.kind.name();
+        let id = event.id();
+        let begun = if begun == 0 {
+            log!(self.log, Notice, "worker_manager: {name} {id} was not told yet, telling it now");
+            0
+        } else {
+            log!(
+                self.log,
+                Warn,
+                "worker_manager: callback {begun} of generation {generation} was interrupted at \
+                 {name} {id}"
+            );
+            if generation == self.conf.generation.get() {
+                begun
+            } else {
+                u32::MAX
+            }
+        };
+        (begun, Instant::now())
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        // Its callbacks may have taken longer than a heartbeat.
+        beat();
+        self.zone.roster().set_holder(0);
+        self.zone.lock().release();
+    }
+}
+
+fn kind_of(transition: &Transition) -> roster::Kind {
+    use roster::Kind;
+    match transition {
+        Transition::MasterStart { .. } => Kind::MasterStart,
+        Transition::MasterExit { .. } => Kind::MasterExit,
+        Transition::WorkerStart { .. } => Kind::WorkerStart,
+        Transition::WorkerExit { .. } => Kind::WorkerExit,
+        Transition::WorkerLost { .. } => Kind::WorkerLost,
+        Transition::WorkerHung { .. } => Kind::WorkerHung,
+        Transition::WorkerRecovered { .. } => Kind::WorkerRecovered,
+    }
+}
+
+fn log_holder(roster: Roster<'_>, waited: Duration, log: Log) {
+    let waited = waited.as_secs();
+    let holder = roster.holder();
+    match roster.pending() {
+        Some(Pending { event, begun, .. }) if begun > 0 => log!(
+            log,
+            Warn,
+            "worker_manager: waiting for the lock for {waited}s, process {holder} holds it in \
+             callback {begun} of {}",
+            Named(&event)
+        ),
+        _ => log!(
+            log,
+            Warn,
+            "worker_manager: waiting for the lock for {waited}s, process {holder} holds it"
+        ),
+    }
+}
+
+struct Named<'a>(&'a Event);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.0.kind.name(), self.0.id())
+    }
+}

@@ -1,0 +1,47 @@
+//! nginx's hooks. None of them ever fails: an error from `init_module` ends the master of a
+//! running node, one from `init_process` keeps a worker from being started again.
+
+use ngx::ffi::{ngx_cycle_t, ngx_int_t, NGX_OK};
+
+use crate::lifecycle;
+use crate::process::{self, Role};
+
+/// A configuration was loaded.
+///
+/// # Safety
+/// Called by nginx.
+pub unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx's cycle goes through as it is.
+    unsafe { lifecycle::loaded(cycle) };
+    NGX_OK as ngx_int_t
+}
+
+/// A process begins.
+///
+/// # Safety
+/// Called by nginx.
+pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    if process::role() == Role::Worker {
+        // SAFETY: nginx's cycle goes through as it is.
+        unsafe { lifecycle::worker_started(cycle) };
+    }
+    NGX_OK as ngx_int_t
+}
+
+/// A process ends. Helpers of some builds come here too; they are nobody in the roster.
+///
+/// # Safety
+/// Called by nginx.
+pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx's cycle goes through as it is.
+    unsafe { lifecycle::worker_exited(cycle) };
+}
+
+/// The node stops.
+///
+/// # Safety
+/// Called by nginx.
+pub unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx's cycle goes through as it is.
+    unsafe { lifecycle::node_exited(cycle) };
+}

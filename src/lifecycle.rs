@@ -1,0 +1,354 @@
+//! The story: what happens when a node starts, reloads, gains and loses workers, and stops.
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
+
+use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_str_t};
+use roster::{Full, Reason, Transition};
+
+use crate::clock;
+use crate::conf::Conf;
+use crate::hold::{Hold, Patience};
+use crate::log::Log;
+use crate::process::{self, Load};
+use crate::watch;
+use crate::zone::{self, Zone};
+
+/// A worker's place in the roster.
+#[derive(Clone, Copy)]
+pub struct Member {
+    /// The zone it is registered in.
+    pub zone: Zone,
+    /// Its generation.
+    pub generation: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// Its process. A child that a callback forks has the parent's memory, but is not the worker.
+    pid: i32,
+}
+
+thread_local! {
+    static MEMBER: Cell<Option<Member>> = const { Cell::new(None) };
+}
+
+/// This process's place in the roster, if it is a registered worker.
+pub fn member() -> Option<Member> {
+    MEMBER.get().filter(|member| member.pid == process::pid())
+}
+
+/// This worker's heartbeat, if it is one: one store.
+pub fn beat() {
+    if let Some(member) = MEMBER.get() {
+        member.zone.roster().beat(member.slot, clock::monotonic());
+    }
+}
+
+/// A configuration was loaded: `init_module`. All that can fail in a reload came before.
+///
+/// # Safety
+/// `cycle` is what nginx called `init_module` with.
+pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
+    // SAFETY: the cycle is live, and so is the one before it until nginx has called every
+    // init_module.
+    let (load, log, old_conf, new_conf) = unsafe {
+        let load = process::load(cycle);
+        let old = if load == Load::Cold { core::ptr::null() } else { (*cycle).old_cycle };
+        (load, Log::of(cycle), Conf::of(old), Conf::of(cycle))
+    };
+    if load == Load::Test {
+        return;
+    }
+    let old = old_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
+    let new = new_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
+    if let Some((conf, zone)) = new {
+        // SAFETY: as above.
+        unsafe { remember_environment(cycle, conf) };
+        let before = old.filter(|(_, old_zone)| *old_zone == zone).map(|(conf, _)| conf);
+        commit(zone, before, conf, load, log);
+    }
+    if let Some((conf, zone)) = old.filter(|(_, zone)| new.is_none_or(|(_, new)| new != *zone)) {
+        leave(zone, conf, load, new_conf, log);
+    }
+}
+
+/// A new generation begins.
+fn commit<'a>(zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, load: Load, log: Log) {
+    // Until it has, the configuration before it is in force.
+    let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log) else {
+        return;
+    };
+    let mut losses = if load == Load::Reload { losses_known_to_master(&hold) } else { Vec::new() };
+    hold.run(&mut losses, Patience::Wait);
+
+    hold.use_conf(conf);
+    let generation = hold.roster().current_generation() + 1;
+    conf.generation.set(generation);
+    if let Err(full) = hold.record(Transition::MasterStart { pid: process::pid() }) {
+        conf.generation.set(0);
+        hold.roster().retire_all();
+        log!(
+            log,
+            Error,
+            "worker_manager: {full}, this one is not told about: raise the size in the \"zone\" \
+             directive"
+        );
+    } else {
+        zone::remember_generation(generation);
+    }
+    hold.run(&mut Vec::new(), Patience::Wait);
+    if load == Load::SingleReload {
+        relieve(hold, zone, before, conf, log);
+    }
+}
+
+/// With `master_process off` a reload makes the one process the worker of the new generation.
+fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, log: Log) {
+    let old = member();
+    MEMBER.set(None);
+    register(&mut hold, zone, conf, log);
+    hold.run(&mut Vec::new(), Patience::Wait);
+    if let (Some(old), Some(before)) = (old, before) {
+        // A worker's end is told by the configuration it was started with.
+        hold.use_conf(before);
+        let mut exit = vec![Transition::WorkerExit { slot: old.slot }];
+        hold.run(&mut exit, Patience::Wait);
+    }
+    drop(hold);
+    watch::start(conf, log);
+}
+
+/// The node leaves a zone: the new configuration has another, or none.
+fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
+    match new {
+        Some(new) => log!(
+            log,
+            Notice,
+            "worker_manager: the zone has changed, a new history starts with generation {}",
+            new.generation.get()
+        ),
+        None => log!(log, Notice, "worker_manager: no longer configured"),
+    }
+    let Some(mut hold) = Hold::take(zone, conf, log) else {
+        return;
+    };
+    let mut transitions = if load == Load::Reload { losses_known_to_master(&hold) } else { vec![] };
+    hold.roster().retire_all();
+    if load == Load::SingleReload {
+        transitions.extend(
+            hold.roster()
+                .workers()
+                .filter(|w| w.pid == process::pid())
+                .map(|w| Transition::WorkerExit { slot: w.slot }),
+        );
+        if new.is_none() {
+            MEMBER.set(None);
+            watch::forget();
+        }
+    }
+    hold.run(&mut transitions, Patience::Wait);
+}
+
+/// A worker begins: `init_process`.
+///
+/// # Safety
+/// `cycle` is what nginx called `init_process` with.
+pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
+    // SAFETY: the cycle is live.
+    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    // A copy of the parent's memory may have the parent's place in it.
+    MEMBER.set(None);
+    if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) {
+        start(zone, conf, log);
+    }
+}
+
+fn start(zone: Zone, conf: &'static Conf, log: Log) {
+    if conf.generation.get() == 0 {
+        return;
+    }
+    let Some(mut hold) = Hold::take(zone, conf, log) else {
+        return;
+    };
+    let mut losses: Vec<_> = process::predecessor()
+        .and_then(|(pid, reason)| {
+            let w = hold.roster().workers().find(|w| w.pid == pid)?;
+            Some(Transition::WorkerLost { slot: w.slot, reason })
+        })
+        .into_iter()
+        .collect();
+    hold.run(&mut losses, Patience::Wait);
+    register(&mut hold, zone, conf, log);
+    hold.run(&mut Vec::new(), Patience::Wait);
+    drop(hold);
+    if member().is_some() {
+        watch::start(conf, log);
+    }
+}
+
+fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
+    let pid = process::pid();
+    let generation = conf.generation.get();
+    let recorded = hold.record(Transition::WorkerStart {
+        generation,
+        pid,
+        index: process::worker_index(),
+        process_slot: process::slot(),
+        patience: u32::try_from(conf.interval() + conf.failed()).unwrap_or(u32::MAX),
+    });
+    match recorded {
+        Ok(recorded) => {
+            let slot = recorded.slot.unwrap_or_default();
+            MEMBER.set(Some(Member { zone, generation, slot, pid }));
+        }
+        Err(Full::Workers) => log!(
+            log,
+            Error,
+            "worker_manager: no room for another worker, process {pid} serves but is not counted: \
+             raise the size in the \"zone\" directive"
+        ),
+        Err(full) => log!(log, Error, "worker_manager: process {pid} is not counted: {full}"),
+    }
+}
+
+/// A worker ends in an orderly way: `exit_process`.
+///
+/// # Safety
+/// `cycle` is what nginx called `exit_process` with.
+pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
+    let Some(member) = member() else {
+        return;
+    };
+    // SAFETY: the cycle is live.
+    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    let Some(conf) = conf else {
+        return;
+    };
+    // What the event loop has begun is finished first.
+    let hold = watch::stop().or_else(|| Hold::take(member.zone, conf, log));
+    let Some(mut hold) = hold else {
+        return;
+    };
+    let me = hold.roster().worker(member.slot);
+    let me = me.filter(|w| w.generation == member.generation && w.pid == member.pid);
+    let mut transitions = Vec::new();
+    if process::is_orphan() {
+        // Nobody will start another generation, and nobody else buries the dead.
+        transitions = losses_seen_by_orphan(&hold, member.slot);
+        hold.roster().retire_all();
+    }
+    if let Some(me) = me {
+        if me.hung {
+            transitions.push(Transition::WorkerRecovered { slot: me.slot });
+        }
+        transitions.push(Transition::WorkerExit { slot: me.slot });
+    }
+    hold.run(&mut transitions, Patience::Wait);
+    // The slot is another's from here on: no more heartbeats.
+    MEMBER.set(None);
+}
+
+/// The node stops: `exit_master`. Every worker has ended by now.
+///
+/// # Safety
+/// `cycle` is what nginx called `exit_master` with.
+pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
+    // SAFETY: the cycle is live.
+    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
+        return;
+    };
+    let Some(mut hold) = Hold::take(zone, conf, log) else {
+        return;
+    };
+    hold.roster().retire_all();
+    let mut transitions = losses_at_the_end(&hold);
+    hold.run(&mut transitions, Patience::Wait);
+}
+
+/// Workers that died and whose death this master can explain, or that leave no successor who
+/// could. The rest is left to those successors.
+fn losses_known_to_master(hold: &Hold<'_>) -> Vec<Transition> {
+    let lost = |w: roster::WorkerView| {
+        let reason = process::unreaped(w.pid).or_else(|| {
+            let gone = process::is_gone(w.pid, w.since_boot);
+            gone.then(|| process::buried(w.process_slot, w.pid)).flatten()
+        })?;
+        Some(Transition::WorkerLost { slot: w.slot, reason })
+    };
+    hold.roster().workers().filter_map(lost).collect()
+}
+
+/// The last worker of an orphaned node finds those that died before it.
+fn losses_seen_by_orphan(hold: &Hold<'_>, me: u32) -> Vec<Transition> {
+    let others = hold.roster().workers().filter(|w| w.slot != me);
+    others
+        .filter(|w| process::is_gone(w.pid, w.since_boot))
+        .map(|w| Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
+        .collect()
+}
+
+/// At the end of the master all that is still in the roster is dead.
+fn losses_at_the_end(hold: &Hold<'_>) -> Vec<Transition> {
+    let workers: Vec<_> = hold.roster().workers().collect();
+    let newest_in_slot = |w: &roster::WorkerView| {
+        workers
+            .iter()
+            .all(|other| other.process_slot != w.process_slot || other.since_boot <= w.since_boot)
+    };
+    let reason = |w: &roster::WorkerView| {
+        let buried = newest_in_slot(w).then(|| process::buried(w.process_slot, w.pid)).flatten();
+        process::unreaped(w.pid).or(buried).unwrap_or(Reason::Unknown)
+    };
+    let lost = |w: &roster::WorkerView| Transition::WorkerLost { slot: w.slot, reason: reason(w) };
+    workers.iter().map(lost).collect()
+}
+
+/// Notes what nginx's `env` directives pass on, for programs.
+///
+/// # Safety
+/// `cycle` is live and its configuration complete.
+unsafe fn remember_environment(cycle: *const ngx_cycle_t, conf: &Conf) {
+    let mut environment: Vec<CString> = Vec::new();
+    // SAFETY: conf_ctx has the core module's configuration; `env` is an array of ngx_str_t.
+    let names = unsafe {
+        let index = (*(&raw const ngx_core_module)).index;
+        let core = (*(*cycle).conf_ctx.add(index)).cast::<ngx_core_conf_t>();
+        (*core).env.as_slice::<ngx_str_t>()
+    };
+    for name in names {
+        // nginx keeps `NAME=value` in the data and counts only the name in the length.
+        // SAFETY: the data of a configuration token ends with a zero byte.
+        let text = unsafe { CStr::from_ptr(name.data.cast()) };
+        if text.count_bytes() > name.len {
+            environment.push(text.to_owned());
+        } else {
+            environment.extend(inherited(text));
+        }
+    }
+    let has = |environment: &[CString], name: &[u8]| {
+        environment.iter().any(|variable| variable.as_bytes().starts_with(name))
+    };
+    if !has(&environment, b"TZ=") {
+        environment.extend(inherited(c"TZ"));
+    }
+    if !has(&environment, b"PATH=") {
+        environment.push(inherited(c"PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned()));
+    }
+    conf.environment.replace(environment);
+}
+
+/// What a program gets if nginx itself has no PATH.
+const DEFAULT_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn inherited(name: &CStr) -> Option<CString> {
+    // SAFETY: the name is a C string; the value is copied at once.
+    let value = unsafe {
+        let value = libc::getenv(name.as_ptr());
+        if value.is_null() {
+            return None;
+        }
+        CStr::from_ptr(value)
+    };
+    let variable = [name.to_bytes(), b"=", value.to_bytes()].concat();
+    CString::new(variable).ok()
+}

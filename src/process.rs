@@ -1,0 +1,161 @@
+//! The only reader of nginx's process globals: which process is this, and who are its relatives.
+
+use core::ffi::c_int;
+
+use ngx::ffi::{
+    ngx_cycle_t, ngx_parent, ngx_process, ngx_process_slot, ngx_processes, ngx_test_config,
+    ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+};
+use roster::Reason;
+
+/// What a call of `init_module` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// `nginx -t` or `-T`: nothing starts.
+    Test,
+    /// The node starts, in the process that may go on to daemonize.
+    Cold,
+    /// A reload, in the master.
+    Reload,
+    /// A reload with `master_process off`: the one process goes on with the new configuration, and
+    /// nginx calls neither `exit_process` nor `init_process`.
+    SingleReload,
+}
+
+/// What a call of `init_process` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A worker, or the one process of `master_process off`.
+    Worker,
+    /// Cache manager, cache loader, or OpenResty's privileged agent.
+    Helper,
+}
+
+/// Classifies `init_module`. nginx sets `ngx_process` to MASTER only after the first
+/// configuration is loaded, so at a cold start it is still SINGLE.
+///
+/// # Safety
+/// `cycle` is the cycle `init_module` was called with.
+pub unsafe fn load(cycle: *const ngx_cycle_t) -> Load {
+    // SAFETY: nginx is single-threaded here; old_cycle is set by ngx_init_cycle and valid until it
+    // returns.
+    unsafe {
+        if ngx_test_config != 0 {
+            Load::Test
+        } else if ngx_process == NGX_PROCESS_MASTER as usize {
+            Load::Reload
+        } else if (*(*cycle).old_cycle).conf_ctx.is_null() {
+            // The cycle that main() makes to begin with has no configuration: ngx_is_init_cycle().
+            Load::Cold
+        } else {
+            Load::SingleReload
+        }
+    }
+}
+
+/// Classifies `init_process`.
+pub fn role() -> Role {
+    // SAFETY: a plain global, written before init_process is called.
+    match unsafe { ngx_process } as u32 {
+        NGX_PROCESS_WORKER | NGX_PROCESS_SINGLE => Role::Worker,
+        _ => Role::Helper,
+    }
+}
+
+/// Whether this is `nginx -s SIGNAL`.
+pub fn is_signaller() -> bool {
+    // SAFETY: a plain global, set in main() before the configuration is read.
+    unsafe { ngx_process == NGX_PROCESS_SIGNALLER as usize }
+}
+
+/// Whether this is a worker under a master.
+pub fn is_worker() -> bool {
+    // SAFETY: a plain global, written before init_process is called.
+    unsafe { ngx_process == NGX_PROCESS_WORKER as usize }
+}
+
+/// This process. nginx's own `ngx_pid` is stale in the launcher that daemonizes.
+pub fn pid() -> i32 {
+    // SAFETY: getpid can't fail.
+    unsafe { libc::getpid() }
+}
+
+/// This worker's index, `0..worker_processes - 1`; a respawned worker inherits it.
+pub fn worker_index() -> u32 {
+    // SAFETY: a plain global, set before init_process is called.
+    unsafe { ngx_worker as u32 }
+}
+
+/// This process's slot in the master's table.
+pub fn slot() -> u32 {
+    // SAFETY: a plain global, set by ngx_spawn_process before the fork.
+    unsafe { ngx_process_slot as u32 }
+}
+
+/// Whether this worker's master is gone.
+pub fn is_orphan() -> bool {
+    // SAFETY: getppid can't fail; ngx_parent was set by ngx_spawn_process in the child.
+    is_worker() && unsafe { libc::getppid() != ngx_parent }
+}
+
+/// The process that was in this worker's slot before it, and how it ended. The child is a copy of
+/// the master taken after it had reaped the predecessor and before it wrote the new pid.
+pub fn predecessor() -> Option<(i32, Reason)> {
+    if !is_worker() {
+        return None;
+    }
+    // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table.
+    let process = unsafe { &ngx_processes[slot() as usize & 1023] };
+    (process.pid > 0 && process.exited() != 0)
+        .then(|| (process.pid, Reason::from_wait_status(process.status)))
+}
+
+/// How the child that was last in a slot of this master's table ended, if nginx knows and has not
+/// given the slot to another since. `pid` -1 is what nginx leaves of a child it does not respawn.
+pub fn buried(slot: u32, pid: i32) -> Option<Reason> {
+    // SAFETY: the index is checked against the table's size; the table is this process's own.
+    unsafe {
+        let process = (*(&raw const ngx_processes)).get(slot as usize)?;
+        (process.exited() != 0 && (process.pid == pid || process.pid == -1))
+            .then(|| Reason::from_wait_status(process.status))
+    }
+}
+
+/// How a child of this process ended that nginx has not reaped yet. Leaves it for nginx to reap.
+pub fn unreaped(pid: i32) -> Option<Reason> {
+    // SAFETY: an all-zero siginfo_t is valid, and waitid fills it.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: WNOWAIT leaves the child in place; the pointers are valid.
+    let found = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 };
+    // SAFETY: waitid reports a child, so these are the fields it fills; pid 0 means none.
+    let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if !found || child != pid {
+        return None;
+    }
+    Some(match info.si_code {
+        libc::CLD_EXITED => Reason::Exit(status as u8),
+        code => Reason::Signal { number: status as u8, core: code == libc::CLD_DUMPED },
+    })
+}
+
+/// Whether the process that registered with this pid at this time is gone. A process with the pid
+/// that began later is another one; a zombie is gone.
+pub fn is_gone(pid: i32, since_boot: u64) -> bool {
+    // SAFETY: signal 0 only asks whether the process exists.
+    if unsafe { libc::kill(pid as c_int, 0) } != 0 {
+        return std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    }
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        // It exists, or did a moment ago, and /proc is not to be had: believe the former.
+        return false;
+    };
+    // After the program's name, which may hold anything: state, then start time as 20th, in ticks.
+    let mut fields = stat.rsplit(')').next().unwrap_or("").split_ascii_whitespace();
+    let state = fields.next().unwrap_or("");
+    let began: u64 = fields.nth(18).and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
+    // SAFETY: sysconf has no preconditions.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    // One tick of grace: the start is rounded.
+    state == "Z" || state == "X" || (began.saturating_sub(1)) * 1000 / ticks_per_second > since_boot
+}

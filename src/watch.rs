@@ -1,0 +1,318 @@
+//! What runs in the event loop of a serving worker: its heartbeat, the look at the others', and
+//! what is left to do of events told from there. Nothing here ever waits.
+
+use core::ffi::c_void;
+use core::mem::ManuallyDrop;
+
+use std::cell::{Cell, RefCell};
+
+use ngx::ffi::{
+    ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_del_timer, ngx_event_t, ngx_event_timer_rbtree,
+    ngx_msec_t,
+};
+use roster::{Reason, Transition, WorkerView};
+
+use crate::callback::Running;
+use crate::clock;
+use crate::conf::Conf;
+use crate::hold::{Hold, Patience};
+use crate::lifecycle::{member, Member};
+use crate::log::Log;
+use crate::process;
+
+/// How soon to come back to a lock that is busy or a program that runs, milliseconds.
+const SOON: ngx_msec_t = 10;
+/// How often to look whether programs nobody waits for have ended, milliseconds.
+const REAP: ngx_msec_t = 100;
+/// The longest time between a suspicion and the judgement, milliseconds.
+const CONFIRM: u64 = 1000;
+
+/// What the event loop has begun and not finished.
+struct Shift {
+    hold: Hold<'static>,
+    transitions: Vec<Transition>,
+}
+
+/// The rhythm of this worker.
+#[derive(Clone, Copy, Default)]
+struct Rhythm {
+    interval: u64,
+    failed: u64,
+    /// The last heartbeat.
+    beat: u64,
+    /// When to look again at workers that seemed hung; 0 if none did.
+    confirm_at: u64,
+}
+
+thread_local! {
+    // ManuallyDrop: a destructor would pin this shared object until after nginx has unloaded it.
+    static SHIFT: RefCell<ManuallyDrop<Option<Shift>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
+    static PROGRAMS: RefCell<ManuallyDrop<Vec<Running>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
+    static RHYTHM: Cell<Rhythm> = const { Cell::new(Rhythm { interval: 0, failed: 0, beat: 0, confirm_at: 0 }) };
+}
+
+/// A timer of the event loop. nginx reads `data` as a connection when it logs at debug level.
+struct Timer {
+    event: ngx_event_t,
+    connection: ngx_connection_t,
+}
+
+// SAFETY: an event and a connection are plain data, and all zeros is how nginx itself makes them.
+static mut HEARTBEAT: Timer = unsafe { core::mem::zeroed() };
+// SAFETY: as above.
+static mut RETRY: Timer = unsafe { core::mem::zeroed() };
+
+/// Points a timer at its handler.
+///
+/// # Safety
+/// `timer` is one of the statics above, and this thread the only one to use it.
+unsafe fn prepare(timer: *mut Timer, handler: unsafe extern "C" fn(*mut ngx_event_t), log: Log) {
+    // SAFETY: the caller vouches for the timer.
+    unsafe {
+        (*timer).connection.fd = -1;
+        (*timer).event.data = (&raw mut (*timer).connection).cast::<c_void>();
+        (*timer).event.handler = Some(handler);
+        (*timer).event.log = log.as_ptr();
+        // A worker that shuts down gracefully does not wait for it: ngx_event_no_timers_left().
+        (*timer).event.set_cancelable(1);
+    }
+}
+
+fn arm(timer: *mut Timer, after: ngx_msec_t) {
+    // SAFETY: the timer was prepared, and the event loop is this thread's.
+    unsafe {
+        // nginx keeps an earlier setting that is near enough; here the new one counts.
+        disarm(timer);
+        ngx_add_timer(&raw mut (*timer).event, after);
+    }
+}
+
+/// Takes a timer out of the event loop.
+///
+/// # Safety
+/// `timer` is one of the statics above.
+unsafe fn disarm(timer: *mut Timer) {
+    // SAFETY: the caller vouches for the timer; timer_set says whether it is in the tree.
+    unsafe {
+        if (*timer).event.timer_set() != 0 {
+            ngx_del_timer(&raw mut (*timer).event);
+        }
+    }
+}
+
+/// Starts the heartbeat of this worker, or goes on with another configuration.
+pub fn start(conf: &Conf, log: Log) {
+    // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
+    // init_process, which comes after those of the event modules.
+    if unsafe { (*(&raw const ngx_event_timer_rbtree)).root.is_null() } {
+        log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
+        return;
+    }
+    RHYTHM.set(Rhythm {
+        interval: conf.interval() as u64,
+        failed: conf.failed() as u64,
+        beat: clock::monotonic(),
+        confirm_at: 0,
+    });
+    // SAFETY: nginx is single-threaded, and these statics are used here only.
+    unsafe {
+        prepare(&raw mut HEARTBEAT, on_heartbeat, log);
+        prepare(&raw mut RETRY, on_retry, log);
+    }
+    arm(&raw mut HEARTBEAT, conf.interval());
+}
+
+/// Ends the heartbeat. What the event loop had begun is handed over, to be finished.
+pub fn stop() -> Option<Hold<'static>> {
+    forget();
+    let Shift { mut hold, mut transitions } = SHIFT.take_shift()?;
+    hold.run(&mut transitions, Patience::Wait);
+    Some(hold)
+}
+
+/// Ends the heartbeat.
+pub fn forget() {
+    // SAFETY: these statics are ours, zeroed or prepared.
+    unsafe {
+        disarm(&raw mut HEARTBEAT);
+        disarm(&raw mut RETRY);
+    }
+}
+
+/// Takes care of a program that nobody waits for, until it can be reaped.
+pub fn adopt(running: Running) {
+    PROGRAMS.with_borrow_mut(|programs| programs.push(running));
+    // In a master or a worker that is not serving yet the first timer comes later, or never; the
+    // programs end by themselves all the same.
+    retry_after(REAP);
+}
+
+trait TakeShift {
+    fn take_shift(&'static self) -> Option<Shift>;
+}
+
+impl TakeShift for std::thread::LocalKey<RefCell<ManuallyDrop<Option<Shift>>>> {
+    fn take_shift(&'static self) -> Option<Shift> {
+        self.with_borrow_mut(|shift| shift.take())
+    }
+}
+
+/// Comes back after a time, unless that is to happen earlier anyway.
+fn retry_after(after: ngx_msec_t) {
+    let retry = &raw mut RETRY;
+    // SAFETY: the static is ours; without a handler it was never prepared and there is no loop.
+    unsafe {
+        if (*retry).event.handler.is_some() && (*retry).event.timer_set() == 0 {
+            arm(retry, after);
+        }
+    }
+}
+
+unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
+    let Some(member) = member() else {
+        return;
+    };
+    let mut rhythm = RHYTHM.get();
+    let now = clock::monotonic();
+    // Who was itself late, because the machine slept or it was stopped, can't judge others: they
+    // had no more time than it had.
+    let late = now.saturating_sub(rhythm.beat) > rhythm.interval + rhythm.failed / 2;
+    member.zone.roster().beat(member.slot, now);
+    rhythm.beat = now;
+    RHYTHM.set(rhythm);
+    if !late {
+        look(member, now, false);
+    } else if is_hung(&member) {
+        look(member, now, false);
+    }
+    arm(&raw mut HEARTBEAT, rhythm.interval as ngx_msec_t);
+}
+
+unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
+    let programs_left = PROGRAMS.with_borrow_mut(|programs| {
+        programs.retain_mut(|program| !program.poll());
+        !programs.is_empty()
+    });
+    if programs_left {
+        retry_after(REAP);
+    }
+    let Some(member) = member() else {
+        return;
+    };
+    if let Some(shift) = SHIFT.take_shift() {
+        work(shift);
+        return;
+    }
+    let mut rhythm = RHYTHM.get();
+    let now = clock::monotonic();
+    let confirm_at = core::mem::take(&mut rhythm.confirm_at);
+    RHYTHM.set(rhythm);
+    let confirmed = confirm_at != 0 && now >= confirm_at;
+    // Late again: no judgement this time either.
+    if confirmed && now - confirm_at > rhythm.failed / 2 {
+        return;
+    }
+    look(member, now, confirmed);
+}
+
+fn is_hung(member: &Member) -> bool {
+    member.zone.roster().worker(member.slot).is_some_and(|me| me.hung)
+}
+
+/// What there is to do, read without the lock.
+#[derive(Default)]
+struct Findings {
+    work: bool,
+    suspects: bool,
+}
+
+fn find(member: &Member, now: u64, confirmed: bool) -> Findings {
+    let roster = member.zone.roster();
+    let mut findings = Findings {
+        // Somebody died before it had told everything; if it is just busy telling, the lock is
+        // taken and this comes to nothing.
+        work: roster.pending().is_some() || roster.over().is_some(),
+        suspects: false,
+    };
+    for w in roster.workers() {
+        if w.slot == member.slot {
+            findings.work |= w.hung;
+        } else if w.is_overdue(now) {
+            match judge(&w, confirmed) {
+                Some(_) => findings.work = true,
+                None => findings.suspects |= !w.hung,
+            }
+        }
+    }
+    findings
+}
+
+/// What is to be said of another worker whose heartbeat is overdue. One that lives is judged only
+/// at the second look: right after a sleep of the machine some have not had their turn yet.
+fn judge(w: &WorkerView, confirmed: bool) -> Option<Transition> {
+    if process::is_gone(w.pid, w.since_boot) {
+        Some(Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
+    } else if confirmed && !w.hung {
+        Some(Transition::WorkerHung { slot: w.slot })
+    } else {
+        None
+    }
+}
+
+fn look(member: Member, now: u64, confirmed: bool) {
+    let findings = find(&member, now, confirmed);
+    if findings.suspects && !confirmed {
+        let mut rhythm = RHYTHM.get();
+        if rhythm.confirm_at == 0 {
+            let wait = (rhythm.failed / 2).clamp(1, CONFIRM);
+            rhythm.confirm_at = now + wait;
+            RHYTHM.set(rhythm);
+            retry_after(wait as ngx_msec_t);
+        }
+    }
+    if !findings.work || SHIFT.with_borrow(|shift| shift.is_some()) {
+        return;
+    }
+    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
+    let (conf, log) = unsafe { (Conf::of(ngx_cycle.cast()), Log::current()) };
+    let Some(conf) = conf else {
+        return;
+    };
+    let Some(hold) = Hold::try_take(member.zone, conf, log) else {
+        retry_after(SOON);
+        return;
+    };
+    // Under the lock nobody else changes anything: look again.
+    let mut transitions = Vec::new();
+    for w in hold.roster().workers() {
+        if w.slot == member.slot {
+            if w.hung {
+                log!(log, Notice, "worker_manager: this worker was hung and goes on");
+                transitions.push(Transition::WorkerRecovered { slot: w.slot });
+            }
+        } else if w.is_overdue(now) {
+            let judgement = judge(&w, confirmed);
+            if let Some(Transition::WorkerHung { .. }) = judgement {
+                log!(
+                    log,
+                    Warn,
+                    "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
+                    w.pid,
+                    now.saturating_sub(w.beat)
+                );
+            }
+            transitions.extend(judgement);
+        }
+    }
+    work(Shift { hold, transitions });
+}
+
+/// Goes on with what was begun, and comes back later if that is not all.
+fn work(mut shift: Shift) {
+    if !shift.hold.run(&mut shift.transitions, Patience::ComeBack) {
+        SHIFT.with_borrow_mut(|place| **place = Some(shift));
+        retry_after(SOON);
+    }
+}

@@ -1,0 +1,167 @@
+//! The shared memory zone: registered, made, reused over a reload. The one place that casts its
+//! memory.
+
+use core::ffi::c_void;
+use core::mem::size_of;
+use core::ptr::{self, NonNull};
+use core::slice;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+
+use memoffset::offset_of;
+use ngx::ffi::{
+    ngx_int_t, ngx_pagesize, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_pool_t, NGX_ERROR, NGX_OK,
+};
+use roster::{Geometry, Roster};
+
+use crate::conf::Conf;
+use crate::lock::Lock;
+use crate::log::Log;
+
+/// What the module keeps at the start of its memory in the zone; the roster follows.
+#[repr(C)]
+struct ZoneHead {
+    lock: Lock,
+    /// Size of the memory, this head included.
+    bytes: AtomicU64,
+    spare: [u64; 7],
+}
+
+// The roster begins right after and needs its alignment; other builds read the same layout.
+const _: () = {
+    assert!(offset_of!(ZoneHead, lock) == 0);
+    assert!(offset_of!(ZoneHead, bytes) == 64);
+    assert!(size_of::<ZoneHead>() == 128);
+};
+
+/// The module's memory in a zone. Valid in every process that inherited the mapping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Zone(NonNull<ZoneHead>);
+
+thread_local! {
+    /// The generation this process committed last, so that a new zone goes on numbering.
+    static LAST_GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Remembers the newest generation, for a zone that may follow this one.
+pub fn remember_generation(generation: u64) {
+    LAST_GENERATION.set(generation);
+}
+
+impl Zone {
+    /// The memory that a zone's `init` left in `data`.
+    ///
+    /// # Safety
+    /// `shm_zone` was initialized by [`init`] and is still mapped for as long as the result is used.
+    pub unsafe fn of(shm_zone: *const ngx_shm_zone_t) -> Option<Zone> {
+        // SAFETY: the caller vouches for the zone.
+        NonNull::new(unsafe { (*shm_zone).data }.cast()).map(Zone)
+    }
+
+    fn head(&self) -> &ZoneHead {
+        // SAFETY: `of` promises an initialized head; everything in it may be shared.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The node's lock.
+    pub fn lock(&self) -> &Lock {
+        &self.head().lock
+    }
+
+    /// The roster.
+    pub fn roster(&self) -> Roster<'_> {
+        let bytes = self.head().bytes.load(Relaxed) as usize - size_of::<ZoneHead>();
+        let geometry = Geometry::for_bytes(bytes).unwrap_or(Geometry {
+            generations: 0,
+            workers: 0,
+            events: 0,
+        });
+        // SAFETY: `geometry.total()` is at most the bytes behind the head, which `init` allocated
+        // and zeroed; all records are atomics, for which any bit pattern is valid.
+        unsafe {
+            let base = self.0.as_ptr().add(1).cast::<u8>();
+            let records = |offset| base.add(offset);
+            Roster {
+                head: &*base.cast(),
+                generations: slice::from_raw_parts(
+                    records(geometry.generations_offset()).cast(),
+                    geometry.generations,
+                ),
+                workers: slice::from_raw_parts(
+                    records(geometry.workers_offset()).cast(),
+                    geometry.workers,
+                ),
+                events: slice::from_raw_parts(
+                    records(geometry.events_offset()).cast(),
+                    geometry.events,
+                ),
+            }
+        }
+    }
+}
+
+/// nginx's zone callback. On a reload that keeps the zone it runs on live memory before the reload
+/// is sure to succeed, so it changes nothing there.
+///
+/// # Safety
+/// Called by nginx with the zone the module registered and the data of the zone it replaces.
+pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx passes its own live zone, mapped, with a slab pool at its head.
+    unsafe {
+        let log = Log::from_ptr((*shm_zone).shm.log);
+        if !data.is_null() {
+            (*shm_zone).data = data;
+            let known = Zone::of(shm_zone).is_some_and(|zone| zone.roster().is_ours());
+            if !known {
+                log!(
+                    log,
+                    Emerg,
+                    "worker_manager: the zone was laid out by another version of the module, \
+                     give it another name or size"
+                );
+                return NGX_ERROR as ngx_int_t;
+            }
+            return NGX_OK as ngx_int_t;
+        }
+        match create((*shm_zone).shm.addr.cast(), LAST_GENERATION.get()) {
+            Ok(zone) => {
+                (*shm_zone).data = zone.0.as_ptr().cast();
+                NGX_OK as ngx_int_t
+            }
+            Err(errno) => {
+                log!(log, Emerg, errno = errno, "worker_manager: could not set up the zone");
+                NGX_ERROR as ngx_int_t
+            }
+        }
+    }
+}
+
+/// Takes all memory the slab pool has, in one piece, and sets it up.
+///
+/// # Safety
+/// `pool` is a fresh slab pool.
+unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone, i32> {
+    // SAFETY: a fresh pool is one run of free pages, `pfree` of them.
+    unsafe {
+        let bytes = (*pool).pfree * ngx_pagesize;
+        let memory = ngx_slab_alloc(pool, bytes).cast::<u8>();
+        let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
+        ptr::write_bytes(memory, 0, bytes);
+        let zone = Zone(head);
+        zone.head().bytes.store(bytes as u64, Relaxed);
+        zone.lock().create()?;
+        zone.roster().create(last_generation);
+        (*pool).data = memory.cast();
+        Ok(zone)
+    }
+}
+
+/// Whether the zone of a configuration can be read: it has been initialized.
+pub fn of_conf(conf: &Conf) -> Option<Zone> {
+    let shm_zone = conf.shm_zone;
+    if shm_zone.is_null() {
+        return None;
+    }
+    // SAFETY: nginx keeps the zone of a live cycle mapped; its data is what `init` left.
+    unsafe { Zone::of(shm_zone) }
+}

@@ -47,4 +47,9 @@ pub static mut ngx_worker_manager_module: ngx_module_t = ngx_module_t {
 // What nginx looks for in a shared object. An nginx that is configured with the module generates
 // these tables itself.
 #[cfg(feature = "export-modules")]
-ngx::ngx_modules!(ngx_worker_manager_module);
+#[allow(missing_docs)]
+mod tables {
+    use super::ngx_worker_manager_module;
+
+    ngx::ngx_modules!(ngx_worker_manager_module);
+}

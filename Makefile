@@ -1,0 +1,63 @@
+# Every command of the README is a target here. What each needs it installs; see auto/setup.
+
+MODULE = ngx_worker_manager_module.so
+
+.PHONY: run build test check bench setup-build setup-test setup-bench test-module hooks \
+	dynamic static other debian clean
+
+# The demo: nginx on 127.0.0.1:8080, each event in the terminal.
+run: build
+	exec nginx/demo/run
+
+# objs/nginx and objs/ngx_worker_manager_module.so; with NGINX_SOURCE_DIR or NGINX_BUILD_DIR set,
+# the module for that nginx only.
+build: setup-build
+	auto/build objs
+
+# Everything. T=t/reload.t runs only that.
+test: setup-test build test-module hooks
+ifdef T
+	auto/prove $(T)
+else
+	$(MAKE) --no-print-directory dynamic static other debian
+	cargo test --locked --workspace
+	auto/prove t
+endif
+
+# The module with kill points in it, for the tests.
+test-module: setup-build
+	auto/build objs/test --features kill-points
+
+# The example hook library, as a user would build it.
+hooks: objs/hooks.so
+objs/hooks.so: nginx/hooks.c nginx/ngx_worker_manager.h
+	mkdir -p objs
+	cc -shared -fPIC -Wall -Wextra -Werror -o $@ nginx/hooks.c
+
+# Through nginx's ./configure --add-dynamic-module and --add-module; `other` is an nginx that the
+# module was not built for.
+dynamic static other: setup-build
+	auto/with-nginx $@
+
+# For the nginx that Debian packages.
+debian: setup-build
+	auto/debian
+
+check: setup-build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --features kill-points -- -D warnings
+	auto/licences
+
+bench: setup-bench build hooks
+	exec bench/run
+
+setup-build:
+	@auto/setup build
+setup-test:
+	@auto/setup test
+setup-bench:
+	@auto/setup bench
+
+clean:
+	rm -rf objs build target

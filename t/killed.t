@@ -1,0 +1,111 @@
+# Workers and masters that are killed.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+my $QUICK = 'interval 200ms; failed 200ms;';
+
+subtest 'kill -9 of a worker' => sub {
+    my $node = WorkerManager->new->up;
+    my ($victim) = $node->on_duty;
+    $node->signal('KILL', $victim);
+    $node->wait_events('worker_start', 3);
+    is_deeply([ (WorkerManager::told($node->events))[ 3, 4 ] ], [
+        'worker_lost(1-, -,2,-; signal 9)', 'worker_start(1-, -,2,-)',
+    ], 'lost, and another starts');
+    is(($node->kinds('worker_lost'))[0]{pid}, $victim, 'it is the one');
+    is(($node->kinds('worker_lost'))[0]{core}, 0, 'without core');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'all workers at once' => sub {
+    my $node = WorkerManager->new(workers => 8)->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_lost', 8);
+    $node->wait_events('worker_start', 16);
+    is_deeply([ map { $_->{reason} } $node->kinds('worker_lost') ], [ ('signal 9') x 8 ], 'lost');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'all workers of a retired generation' => sub {
+    my $node = WorkerManager->new(manager => $QUICK)->up;
+    my @held = map { $node->hold_connection } 1 .. 8;
+    my @old = $node->on_duty(1);
+    $node->signal('HUP');
+    $node->wait_events('worker_start', 2, 2);
+    # One may have had no connection and be gone; those that hold one are killed.
+    $node->signal('KILL', grep { WorkerManager::is_alive($_) } @old);
+    $node->wait_events('master_exit', 1, 1);
+    my @ends = ($node->kinds('worker_lost', 1), $node->kinds('worker_exit', 1));
+    is(scalar @ends, 2, 'both ended');
+    ok(scalar $node->kinds('worker_lost', 1), 'by being lost');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the last old worker is killed just before the node stops' => sub {
+    my $node = WorkerManager->new(workers => 1)->up;
+    my $held = $node->hold_connection;
+    my ($old) = $node->on_duty(1);
+    $node->signal('HUP');
+    $node->wait_events('worker_start', 1, 2);
+    $node->signal('KILL', $old);
+    $node->down('TERM');
+    is_deeply([ map { $_->{reason} } $node->kinds('worker_lost', 1) ], ['signal 9'],
+        'it is told by the master, with the cause');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'stop kills a worker that does not end' => sub {
+    my $node = WorkerManager->new->up;
+    my ($stuck) = $node->on_duty;
+    $node->signal('STOP', $stuck);
+    $node->down('TERM');
+    is_deeply([ map { "$_->{pid} $_->{reason}" } $node->kinds('worker_lost') ],
+        ["$stuck signal 9"], 'told as lost by the master');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the master is killed' => sub {
+    my $node = WorkerManager->new(manager => $QUICK)->up;
+    my @workers = $node->on_duty;
+    $node->signal('KILL');
+    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) });
+    like($node->get('/'), qr/ok/, 'the workers serve on');
+    $node->signal('QUIT', $workers[0]);
+    $node->wait_events('worker_exit', 1);
+    is(scalar $node->kinds('master_exit'), 0, 'one is left');
+    $node->signal('QUIT', $workers[1]);
+    $node->wait_events('master_exit', 1);
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the master is killed, and all workers but one' => sub {
+    my $node = WorkerManager->new(workers => 3, manager => 'interval 1m;')->up;
+    my ($survivor, @others) = $node->on_duty;
+    $node->signal('KILL');
+    $node->signal('KILL', @others);
+    $node->wait_for('their end', sub { !grep { WorkerManager::is_alive($_) } @others });
+    $node->signal('TERM', $survivor);
+    $node->wait_events('master_exit', 1);
+    is(scalar $node->kinds('worker_lost'), 2, 'the last one buries the dead');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'workers that exit by themselves are replaced' => sub {
+    my $node = WorkerManager->new->up;
+    my @workers = $node->on_duty;
+    $node->signal('QUIT', $workers[0]);
+    $node->wait_events('worker_start', 3);
+    $node->signal('TERM', $workers[1]);
+    $node->wait_events('worker_start', 4);
+    is(scalar $node->kinds('worker_exit'), 2, 'both exits are told');
+    is(scalar $node->kinds('master_exit'), 0, 'and the generation goes on');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

@@ -1,0 +1,339 @@
+package WorkerManager;
+
+# A real nginx node for a suite: started, signalled, killed, and looked at from outside. Nothing
+# here waits for a fixed time; everything waits for a condition, with a deadline.
+
+use strict;
+use warnings;
+no warnings 'exec';
+
+use Cwd ();
+use File::Path qw(make_path remove_tree);
+use IO::Socket::INET;
+use POSIX ();
+use Test::More;
+use Time::HiRes qw(time);
+
+use WorkerManager::Laws;
+
+our $DEADLINE = 20;
+
+my $count = 0;
+my @nodes;
+
+# Fields of an event in the order in which the suites log them.
+my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core);
+my $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
+    . ' \"$reason\" $core';
+
+# new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
+sub new {
+    my ($class, %options) = @_;
+    my $root = ($ENV{TEST_NGINX_SERVROOT} || Cwd::getcwd() . '/build/servroot') . "-$$-" . $count++;
+    remove_tree($root);
+    make_path(map { "$root/$_" } qw(logs conf kill out));
+    # Workers run as another user if root starts nginx.
+    chmod 0777, "$root/kill", "$root/out", "$root/logs";
+    my $self = bless {
+        root    => $root,
+        binary  => $ENV{TEST_NGINX_BINARY} || 'nginx',
+        module  => $ENV{WORKER_MANAGER_MODULE},
+        port    => free_port(),
+        workers => 2,
+        manager => '',
+        main    => '',
+        http    => '',
+        daemon  => 1,
+        log     => 1,
+        %options,
+    }, $class;
+    $self->configure;
+    push @nodes, $self;
+    return $self;
+}
+
+sub free_port {
+    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')
+        or die "no free port: $!";
+    return $socket->sockport;
+}
+
+# Writes the configuration; what is given replaces what it was.
+sub configure {
+    my ($self, %options) = @_;
+    @$self{ keys %options } = values %options;
+    my $load = defined $self->{module} ? "load_module $self->{module};" : '';
+    # Twice, so that an event of which one line was interrupted still has the other.
+    my $log = $self->{log} ? qq{on * log notice "EV1 $EVENT"; on * log notice "EV2 $EVENT";} : '';
+    my $block = defined $self->{manager} ? "worker_manager { $self->{manager} $log }" : '';
+    my $daemon = $self->{daemon} ? 'on' : 'off';
+    $self->write('conf/nginx.conf', <<"END");
+$load
+daemon $daemon;
+worker_processes $self->{workers};
+error_log logs/error.log info;
+pid logs/nginx.pid;
+$self->{main}
+$block
+events { worker_connections 64; }
+http {
+    access_log off;
+    $self->{http}
+    server {
+        listen 127.0.0.1:$self->{port};
+        location / { return 200 "ok\\n"; }
+    }
+}
+END
+}
+
+sub path {
+    my ($self, $name) = @_;
+    return "$self->{root}/$name";
+}
+
+sub write {
+    my ($self, $name, $text, $mode) = @_;
+    my $path = $self->path($name);
+    open my $file, '>', $path or die "$path: $!";
+    print $file $text;
+    close $file or die "$path: $!";
+    chmod $mode, $path if $mode;
+    return $path;
+}
+
+sub read {
+    my ($self, $name) = @_;
+    open my $file, '<', $self->path($name) or return '';
+    local $/;
+    return scalar(<$file>) // '';
+}
+
+sub log { $_[0]->read('logs/error.log') }
+
+# Runs nginx itself with some arguments; its exit status and what it printed.
+sub nginx {
+    my ($self, @arguments) = @_;
+    my $out = $self->path('out/nginx.out');
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        open STDIN, '<', '/dev/null';
+        open STDOUT, '>', $out;
+        open STDERR, '>&', \*STDOUT;
+        exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
+        POSIX::_exit(127);
+    }
+    waitpid $pid, 0;
+    return ($?, $self->read('out/nginx.out'));
+}
+
+# Starts the node. With `daemon off` it is this process's child.
+sub start {
+    my ($self) = @_;
+    if ($self->{daemon}) {
+        my ($status, $output) = $self->nginx;
+        is($status, 0, 'nginx starts') or diag $output;
+    } else {
+        my $pid = fork // die "fork: $!";
+        if (!$pid) {
+            open STDIN, '<', '/dev/null';
+            open STDOUT, '>', $self->path('out/nginx.out');
+            open STDERR, '>&', \*STDOUT;
+            setpgrp;
+            exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf';
+            POSIX::_exit(127);
+        }
+        $self->{child} = $pid;
+    }
+    $self->wait_for('a pid file', sub { $self->read('logs/nginx.pid') =~ /^\d+\n/ });
+    ($self->{master}) = $self->read('logs/nginx.pid') =~ /^(\d+)/;
+    return $self;
+}
+
+sub master { $_[0]{master} }
+
+sub signal {
+    my ($self, $signal, @pids) = @_;
+    kill $signal, @pids ? @pids : $self->master;
+}
+
+# Reaps a `daemon off` node, so that it counts as gone.
+sub reap {
+    my ($self) = @_;
+    waitpid $self->{child}, POSIX::WNOHANG() if $self->{child};
+}
+
+# The state letter of a process, undef if there is none.
+sub state_of {
+    my ($pid) = @_;
+    open my $file, '<', "/proc/$pid/stat" or return;
+    my $stat = <$file> // return;
+    my ($state, $parent) = $stat =~ /\) (\S) (\d+)/ or return;
+    return wantarray ? ($state, $parent) : $state;
+}
+
+sub is_alive {
+    my ($pid) = @_;
+    my $state = state_of($pid);
+    return defined $state && $state !~ /[ZX]/;
+}
+
+# The live children of the master, sorted. Each name from its command line.
+sub children {
+    my ($self) = @_;
+    my @children;
+    for my $dir (glob '/proc/[0-9]*') {
+        my ($pid) = $dir =~ /(\d+)$/;
+        my ($state, $parent) = state_of($pid);
+        next unless defined $parent && $parent == $self->master && $state !~ /[ZX]/;
+        open my $file, '<', "$dir/cmdline" or next;
+        my $title = <$file> // next;
+        push @children, { pid => $pid, title => $title };
+    }
+    return sort { $a->{pid} <=> $b->{pid} } @children;
+}
+
+sub wait_for {
+    my ($self, $what, $condition, $deadline) = @_;
+    my $until = time + ($deadline // $DEADLINE);
+    while (1) {
+        my $value = $condition->();
+        return $value if $value;
+        if (time > $until) {
+            fail("timed out waiting for $what");
+            diag $self->log if $ENV{TEST_VERBOSE};
+            diag join "\n", grep { /worker_manager|alert|emerg|EV1/ } split /\n/, $self->log;
+            return;
+        }
+        select undef, undef, undef, 0.01;
+    }
+}
+
+# The events told so far, by seq, each a hash of @FIELDS. Both lines of an event have to agree.
+sub events {
+    my ($self) = @_;
+    my (@events, %lines);
+    for my $line (split /\n/, $self->log) {
+        my ($copy, $text) = $line =~ /: (EV[12]) (\d+ .*?)(?:, client|$)/ or next;
+        my %event;
+        @event{@FIELDS} = map { s/^"(.*)"$/$1/r } $text =~ /("[^"]*"|\S+)/g;
+        if ($lines{ $event{seq} }{$copy}++) {
+            fail("callback $copy of event $event{seq} ran twice");
+        }
+        push @events, \%event unless keys %{ $lines{ $event{seq} } } > 1;
+    }
+    return @events;
+}
+
+sub kinds {
+    my ($self, $kind, $generation) = @_;
+    return grep {
+        $_->{event} eq $kind && (!defined $generation || $_->{gen} == $generation)
+    } $self->events;
+}
+
+# Waits until so many events of a kind, of a generation or of all, have been told.
+sub wait_events {
+    my ($self, $kind, $number, $generation) = @_;
+    my $of = defined $generation ? " of generation $generation" : '';
+    return $self->wait_for("$number $kind$of",
+        sub { my @kinds = $self->kinds($kind, $generation); @kinds >= $number });
+}
+
+# The pids of the workers that have started and not ended, by their events.
+sub on_duty {
+    my ($self, $generation) = @_;
+    my %duty;
+    for my $event ($self->events) {
+        next if defined $generation && $event->{gen} != $generation;
+        $duty{ $event->{pid} } = 1 if $event->{event} eq 'worker_start';
+        delete $duty{ $event->{pid} } if $event->{event} =~ /^worker_(exit|lost)$/;
+    }
+    return sort { $a <=> $b } keys %duty;
+}
+
+# Starts the node and waits until its workers have.
+sub up {
+    my ($self) = @_;
+    $self->start;
+    $self->wait_events('worker_start', $self->{workers}, 1);
+    return $self;
+}
+
+# Reloads and waits until the new workers have started and the old ones are gone.
+sub reload {
+    my ($self, $generation) = @_;
+    $self->signal('HUP');
+    $self->wait_events('worker_start', $self->{workers}, $generation);
+    $self->wait_events('master_exit', 1, $generation - 1);
+}
+
+# Ends the node by a signal and waits until its last process is gone.
+sub down {
+    my ($self, $signal) = @_;
+    $self->signal($signal // 'QUIT');
+    $self->wait_for('the end of the master', sub { $self->reap; !is_alive($self->master) });
+}
+
+# Event as in the contract's timelines, with the pid left out: worker_start(1-, -,2,-)
+sub told {
+    return map {
+        my $id = $_->{id} =~ s/-.*/-/r;
+        my $reason = $_->{reason} eq '-' ? '' : "; $_->{reason}";
+        "$_->{event}($id, $_->{prev},$_->{mine},$_->{next}$reason)";
+    } @_;
+}
+
+# Checks every law of the contract on what was told. final => 1: the node is over.
+sub laws_hold {
+    my ($self, $name, %options) = @_;
+    my @broken = WorkerManager::Laws::broken([ $self->events ], %options);
+    my @ours = grep { /\[(?:alert|crit|emerg)\].*(?:worker_manager|panicked)/ } split /\n/, $self->log;
+    ok(!@broken && !@ours, $name // 'the laws hold')
+        or diag join "\n", @broken, @ours, map { join ' ', @$_{@FIELDS} } $self->events;
+}
+
+# A request, over and over until it is answered or time is up.
+sub get {
+    my ($self, $path) = @_;
+    my $socket = IO::Socket::INET->new(
+        PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 5) or return '';
+    print $socket "GET $path HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    local $/;
+    return scalar(<$socket>) // '';
+}
+
+# Opens a connection that keeps its worker from ending gracefully: an answer that is under way.
+sub hold_connection {
+    my ($self) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+        or die "connect: $!";
+    $socket->autoflush(1);
+    print $socket "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    my $line = <$socket>;
+    return $socket;
+}
+
+# Ends what is left of this node. Only processes that are known to be its own.
+sub clean {
+    my ($self) = @_;
+    my @pids = map { $_->{pid} } $self->master ? $self->children : ();
+    push @pids, $self->on_duty, $self->master // ();
+    for my $pid (@pids) {
+        next unless is_alive($pid);
+        open my $file, '<', "/proc/$pid/cmdline" or next;
+        next unless (<$file> // '') =~ /^nginx: /;
+        kill 'CONT', $pid;
+        kill 'KILL', $pid;
+    }
+    $self->reap;
+    remove_tree($self->{root}) unless $ENV{WORKER_MANAGER_KEEP};
+}
+
+END {
+    my $status = $?;
+    $_->clean for @nodes;
+    $? = $status;
+}
+
+1;

@@ -1,0 +1,101 @@
+package WorkerManager::Laws;
+
+# The laws of the contract, checked on a list of events by counting along independently of the
+# module.
+
+use strict;
+use warnings;
+
+# broken(\@events, final => 0|1, gaps => 0|1): what is broken, as text. `final` says that the node
+# is over; `gaps` that some events could not be told since whoever was to tell them was killed.
+sub broken {
+    my ($events, %options) = @_;
+    my @broken;
+    my %generations;    # number => { running => {pid}, hung => {pid}, over => bool }
+    my (%started, %ended);
+    my $seq = 0;
+    my $last_generation;
+
+    for my $event (@$events) {
+        my $bad = sub { push @broken, "event $event->{seq}, $event->{event} $event->{id}: @_" };
+        $seq++ unless $options{gaps};
+        $bad->("seq $event->{seq} instead of $seq") if !$options{gaps} && $event->{seq} != $seq;
+        $bad->('seq goes backwards') if $options{gaps} && $event->{seq} <= $seq;
+        $seq = $event->{seq};
+
+        my ($kind, $number, $pid) = @$event{qw(event gen pid)};
+        my $g = $generations{$number};
+        if ($kind eq 'master_start') {
+            $bad->('started before') if $g;
+            $bad->('not the next number')
+                if defined $last_generation && !$options{gaps} && $number != $last_generation + 1;
+            $last_generation = $number;
+            $g = $generations{$number} = { running => {}, hung => {} };
+        } elsif (!$g) {
+            next if $options{gaps};
+            $bad->('of a generation that never started');
+            next;
+        }
+        $bad->('after the end of its generation') if $g->{over};
+
+        if ($kind eq 'worker_start') {
+            $bad->('started before') if $started{ $event->{id} }++;
+            $g->{running}{$pid} = 1;
+        }
+        if ($kind eq 'worker_recovered') {
+            $bad->('was not hung') unless delete $g->{hung}{$pid};
+            $g->{running}{$pid} = 1;
+        }
+        # What was counted before it is hung or gone is counted in its own event.
+        my %expected = counts(\%generations, $number);
+        for my $name (qw(prev mine next older)) {
+            next if $options{gaps};
+            $bad->("n_$name is $event->{$name}, not $expected{$name}")
+                if $event->{$name} ne $expected{$name};
+        }
+        if ($kind eq 'worker_hung') {
+            $bad->('was not running') unless delete $g->{running}{$pid};
+            $g->{hung}{$pid} = 1;
+        }
+        if ($kind eq 'worker_exit' || $kind eq 'worker_lost') {
+            $bad->('ended before') if $ended{ $event->{id} }++;
+            $bad->('never started') unless $started{ $event->{id} } || $options{gaps};
+            my $was_hung = delete $g->{hung}{$pid};
+            $bad->('exit of a hung worker') if $was_hung && $kind eq 'worker_exit';
+            $bad->('was not running')
+                if !delete $g->{running}{$pid} && !$was_hung && !$options{gaps};
+        }
+        if ($kind eq 'master_exit') {
+            $bad->('has workers') if %{ $g->{running} } || %{ $g->{hung} };
+            $g->{over} = 1;
+        }
+    }
+    if ($options{final}) {
+        push @broken, map { "worker $_ never ended" } grep { !$ended{$_} } sort keys %started;
+        push @broken, map { "generation $_ never ended" }
+            grep { !$generations{$_}{over} } sort keys %generations;
+    }
+    return @broken;
+}
+
+sub counts {
+    my ($generations, $mine) = @_;
+    my $running = sub {
+        my $g = $generations->{ $_[0] };
+        return $g && !$g->{over} ? scalar keys %{ $g->{running} } : '-';
+    };
+    my $older = 0;
+    for my $number (keys %$generations) {
+        next unless $number < $mine - 1;
+        my $n = $running->($number);
+        $older += $n unless $n eq '-';
+    }
+    return (
+        prev  => $running->($mine - 1),
+        mine  => $running->($mine),
+        next  => $running->($mine + 1),
+        older => $older,
+    );
+}
+
+1;

@@ -1,0 +1,119 @@
+# The lock: its holder dies in a callback, others wait for it.
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(time);
+use WorkerManager;
+
+my $QUICK = 'interval 200ms; failed 200ms;';
+
+# A program that blocks until its file is gone; the first to run leaves its pid.
+sub blocker {
+    my ($node) = @_;
+    $node->write('blocker', <<'END', 0755);
+#!/bin/sh
+[ -e "$1" ] || exit 0
+echo $$ > "$2.tmp"
+mv "$2.tmp" "$2"
+while [ -e "$1" ]; do perl -e 'select undef, undef, undef, 0.02'; done
+END
+}
+
+sub pid_in {
+    my ($node, $file) = @_;
+    return $node->wait_for("a pid in $file", sub { $node->read($file) =~ /(\d+)/ && $1 });
+}
+
+subtest 'a worker dies in its callback while others wait' => sub {
+    my $node = WorkerManager->new(workers => 3);
+    blocker($node);
+    $node->configure(manager => 'exec_timeout 1m; on worker_start exec blocker '
+        . 'out/block out/pid;');
+    $node->write('out/block', '');
+    $node->start;
+    my $program = pid_in($node, 'out/pid');
+    $node->wait_for('all workers', sub { my @c = $node->children; @c == 3 });
+
+    # Whoever waits says so, once a second after the first second.
+    $node->wait_for('word of the wait',
+        sub { $node->log =~ /waiting for the lock for 2s, process \d+ holds it in callback 1/ });
+    my ($holder) = $node->log =~ /process (\d+) holds it in callback 1 of worker_start 1-\1/;
+    ok($holder, 'the holder and its callback are named');
+
+    # A waiter sleeps.
+    my ($waiter) = grep { $_ != $holder } map { $_->{pid} } $node->children;
+    my ($before, $from) = (cpu($waiter), time);
+    $node->wait_for('five seconds', sub { time > $from + 5 });
+    my $used = cpu($waiter) - $before;
+    cmp_ok($used, '<=', 0.05 * 1.0, "a waiter uses less than 1% of a core ($used s in 5 s)");
+    my @lines = $node->log =~ /#$waiter: worker_manager: waiting for the lock for (\d+)s/g;
+    my %times;
+    ok(!grep({ $times{$_}++ } @lines), 'and says so once a second');
+
+    $node->signal('KILL', $holder);
+    unlink $node->path('out/block');
+    $node->wait_events('worker_start', 4);
+    $node->wait_for('the end of the program', sub { !WorkerManager::is_alive($program) });
+    is(scalar $node->kinds('worker_lost'), 1, 'it is lost');
+    like($node->log, qr/process $holder died holding the lock/, 'the log tells');
+    like($node->log, qr/callback 1 of generation 1 was interrupted at worker_start 1-$holder/,
+        'and which callback was interrupted');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the others go on within 100 ms' => sub {
+    my $node = WorkerManager->new(workers => 2, manager => '');
+    blocker($node);
+    $node->configure(manager => 'exec_timeout 1m; on worker_start exec blocker out/block out/pid;');
+    $node->write('out/block', '');
+    $node->start;
+    pid_in($node, 'out/pid');
+    my ($holder) = $node->wait_for('word of the wait',
+        sub { $node->log =~ /process (\d+) holds it/ && $1 });
+    my $told = scalar $node->events;
+    unlink $node->path('out/block');
+    my $from = time;
+    $node->signal('KILL', $holder);
+    $node->wait_for('the next event', sub { my @events = $node->events; @events > $told });
+    # The bound is the contract's; the rest is this busy machine.
+    cmp_ok(time - $from, '<', 1, 'soon');
+    $node->wait_events('worker_start', 3);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the master dies in a callback while workers wait' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    blocker($node);
+    $node->configure(manager => "$QUICK exec_timeout 1m;");
+    $node->up;
+    my @old = $node->on_duty;
+    $node->configure(manager => "$QUICK exec_timeout 1m; "
+        . 'on master_start exec blocker out/block out/pid;');
+    $node->write('out/block', '');
+    $node->signal('HUP');
+    my $program = pid_in($node, 'out/pid');
+    # A worker that ends now has to wait for the master.
+    $node->signal('QUIT', $old[0]);
+    $node->wait_for('a waiter', sub { $node->log =~ /waiting for the lock for 1s/ });
+    $node->signal('KILL');
+    $node->wait_for('the end of the worker', sub { !WorkerManager::is_alive($old[0]) });
+    $node->wait_for('the end of the program', sub { !WorkerManager::is_alive($program) });
+    $node->signal('QUIT', $old[1]);
+    $node->wait_for('the end of the other', sub { !WorkerManager::is_alive($old[1]) });
+    is(scalar $node->kinds('worker_exit', 1), 2, 'both exits are told');
+    is(scalar $node->kinds('master_exit', 1), 1, 'the first generation ends');
+    is(scalar $node->kinds('master_exit', 2), 1, 'and the one that had just begun');
+    unlink $node->path('out/block');
+    $node->laws_hold('the laws hold', gaps => 1);
+};
+
+sub cpu {
+    my ($pid) = @_;
+    open my $file, '<', "/proc/$pid/stat" or return 0;
+    my @fields = split ' ', <$file> =~ s/.*\)//r;
+    return ($fields[11] + $fields[12]) / 100;
+}
+
+done_testing;

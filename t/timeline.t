@@ -1,0 +1,73 @@
+# The timelines of the contract: cold start, reload, quit and stop.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+subtest 'cold start and quit' => sub {
+    my $node = WorkerManager->new->up;
+    is_deeply([ WorkerManager::told($node->events) ], [
+        'master_start(1, -,0,-)', 'worker_start(1-, -,1,-)', 'worker_start(1-, -,2,-)',
+    ], 'cold start');
+    is_deeply([ sort map { $_->{worker} } $node->kinds('worker_start') ], [ 0, 1 ], 'indexes');
+    like($node->get('/'), qr/ok/, 'it serves');
+    $node->down('QUIT');
+    is_deeply([ (WorkerManager::told($node->events))[ 3 .. 5 ] ], [
+        'worker_exit(1-, -,2,-)', 'worker_exit(1-, -,1,-)', 'master_exit(1, -,0,-)',
+    ], 'quit');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'stop' => sub {
+    my $node = WorkerManager->new->up;
+    $node->down('TERM');
+    is_deeply([ (WorkerManager::told($node->events))[ 3 .. 5 ] ], [
+        'worker_exit(1-, -,2,-)', 'worker_exit(1-, -,1,-)', 'master_exit(1, -,0,-)',
+    ], 'stop');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'reload' => sub {
+    my $node = WorkerManager->new->up;
+    $node->reload(2);
+    my @events = $node->events;
+    is((WorkerManager::told($events[3]))[0], 'master_start(2, 2,0,-)', 'the new generation');
+    is_deeply([ map { $_->{mine} } $node->kinds('worker_start', 2) ], [ 1, 2 ], 'its workers');
+    is_deeply([ map { $_->{mine} } $node->kinds('worker_exit', 1) ], [ 2, 1 ], 'the old ones go');
+    is((WorkerManager::told($events[-1]))[0], 'master_exit(1, -,0,2)', 'and with them the old one');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'three quick reloads' => sub {
+    my $node = WorkerManager->new->up;
+    # A connection to each old worker keeps it, so that generations pile up.
+    my @held;
+    for my $generation (2 .. 4) {
+        push @held, map { $node->hold_connection } 1 .. 4;
+        $node->signal('HUP');
+        $node->wait_events('worker_start', 2, $generation);
+    }
+    my @late = $node->kinds('worker_start', 4);
+    ok(scalar(grep { $_->{older} > 0 } @late), 'older generations are counted');
+    close $_ for @held;
+    $node->wait_events('master_exit', 1, 3);
+    $node->wait_events('master_exit', 1, $_) for 1, 2;
+    $node->down;
+    is(scalar $node->kinds('worker_exit'), 8, 'every worker exits');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker index is inherited, an id is not' => sub {
+    my $node = WorkerManager->new->up;
+    my ($victim) = grep { $_->{worker} == 1 } $node->kinds('worker_start');
+    $node->signal('KILL', $victim->{pid});
+    $node->wait_events('worker_start', 3);
+    my $heir = ($node->kinds('worker_start'))[2];
+    is($heir->{worker}, 1, 'index');
+    isnt($heir->{id}, $victim->{id}, 'id');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

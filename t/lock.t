@@ -28,7 +28,7 @@ subtest 'a worker dies in its callback while others wait' => sub {
     my $node = WorkerManager->new(workers => 3);
     blocker($node);
     $node->configure(manager => 'exec_timeout 1m; on worker_start exec blocker '
-        . 'out/block out/pid;');
+        . "$node->{root}/out/block $node->{root}/out/pid;");
     $node->write('out/block', '');
     $node->start;
     my $program = pid_in($node, 'out/pid');
@@ -65,7 +65,8 @@ subtest 'a worker dies in its callback while others wait' => sub {
 subtest 'the others go on within 100 ms' => sub {
     my $node = WorkerManager->new(workers => 2, manager => '');
     blocker($node);
-    $node->configure(manager => 'exec_timeout 1m; on worker_start exec blocker out/block out/pid;');
+    $node->configure(manager => 'exec_timeout 1m; on worker_start exec blocker '
+        . "$node->{root}/out/block $node->{root}/out/pid;");
     $node->write('out/block', '');
     $node->start;
     pid_in($node, 'out/pid');
@@ -90,7 +91,7 @@ subtest 'the master dies in a callback while workers wait' => sub {
     $node->up;
     my @old = $node->on_duty;
     $node->configure(manager => "$QUICK exec_timeout 1m; "
-        . 'on master_start exec blocker out/block out/pid;');
+        . "on master_start exec blocker $node->{root}/out/block $node->{root}/out/pid;");
     $node->write('out/block', '');
     $node->signal('HUP');
     my $program = pid_in($node, 'out/pid');

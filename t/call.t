@@ -1,0 +1,112 @@
+# The callback `call`: the C structure, text, failures, and the example library.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+my $HOOKS = "$ENV{WORKER_MANAGER_OBJS}/hooks.so";
+
+subtest 'the example library tells every event' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->configure(manager => qq{on * call $HOOKS note "$node->{root}/out/notes";});
+    $node->up;
+    chmod 0666, $node->path('out/notes');
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    my @notes = map { s/-\d+\(?/-/r } split /\n/, $node->read('out/notes');
+    s/^(\w+\(\d+)-\d+/$1-/ for @notes;
+    is_deeply(\@notes, [
+        'master_start(1, -,0,-) ', 'worker_start(1-, -,1,-) ', 'worker_lost(1-, -,1,-) signal 9',
+        'worker_start(1-, -,1,-) ', 'worker_exit(1-, -,1,-) ', 'master_exit(1, -,0,-) ',
+    ], 'in order');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a failure is logged, and the next callback runs' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->configure(manager => "on worker_start call $HOOKS fail; on worker_start call $HOOKS note;"
+        . 'on worker_start log notice "and on it goes";');
+    $node->up;
+    like($node->log, qr/\[error\].*worker_start 1-\d+: fail failed with 42/, 'fail');
+    like($node->log, qr/\[error\].*worker_start 1-\d+: note failed with 1/, 'no text is NULL');
+    like($node->log, qr/and on it goes/, 'the next runs');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a path relative to the prefix; a crash in a callback' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    $node->write('crash.c', <<'END');
+#include <stddef.h>
+#include <unistd.h>
+#include "ngx_worker_manager.h"
+int crash(const ngx_worker_manager_event_t *ev, void *data)
+{
+    if (access(data, F_OK) == 0 && unlink(data) == 0) {
+        *(volatile int *) NULL = ev->size;
+    }
+    return 0;
+}
+END
+    system('cc', '-shared', '-fPIC', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('crash.so'), $node->path('crash.c')) == 0 or die 'cc';
+    $node->configure(manager => qq{on worker_start call crash.so crash "$node->{root}/out/crash";});
+    $node->write('out/crash', '');
+    $node->start;
+    $node->wait_events('worker_start', 3);
+    like(($node->kinds('worker_lost'))[0]{reason}, qr/^signal 11$/, 'lost by its own callback');
+    like($node->log, qr/died holding the lock/, 'the others go on');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'another module registers functions and reads counts' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    # Stands for another module: a library loaded by `call` that looks the interface up, as a
+    # module would.
+    $node->write('other.c', <<'END');
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "ngx_worker_manager.h"
+
+static int registered(const ngx_worker_manager_event_t *ev, void *data)
+{
+    ngx_worker_manager_counts_t counts = { sizeof(counts) };
+    int (*read_counts)(ngx_worker_manager_counts_t *) =
+        dlsym(RTLD_DEFAULT, "ngx_worker_manager_counts");
+    FILE *file = fopen(data, "a");
+    int rc = read_counts(&counts);
+    fprintf(file, "%s %d %lld %lld\n", ev->event, rc, (long long) counts.generation,
+        (long long) counts.n_mine);
+    fclose(file);
+    return 0;
+}
+
+int enter(const ngx_worker_manager_event_t *ev, void *data)
+{
+    struct ngx_cycle_s **cycle = dlsym(RTLD_DEFAULT, "ngx_cycle");
+    int (*on)(struct ngx_cycle_s *, const char *, ngx_worker_manager_callback_pt, void *) =
+        dlsym(RTLD_DEFAULT, "ngx_worker_manager_on");
+    ngx_worker_manager_counts_t small = { 8 };
+    int (*read_counts)(ngx_worker_manager_counts_t *) =
+        dlsym(RTLD_DEFAULT, "ngx_worker_manager_counts");
+    if (on(*cycle, "worker_born", registered, data) != -2) return 10;
+    if (read_counts(&small) != -2) return 11;
+    return on(*cycle, "worker_exit", registered, data);
+}
+END
+    system('cc', '-shared', '-fPIC', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('other.so'), $node->path('other.c')) == 0 or die 'cc';
+    $node->configure(manager => qq{on worker_start call other.so enter "$node->{root}/out/said";});
+    $node->up;
+    unlike($node->log, qr/enter failed/, 'registered');
+    $node->down;
+    is($node->read('out/said'), "worker_exit 0 1 1\nworker_exit 0 1 0\n", 'called, with counts');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

@@ -1,0 +1,248 @@
+# The callback `exec`, in every detail of the contract.
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(time);
+use WorkerManager;
+
+# A node with one program that runs at one event.
+sub node_with {
+    my ($script, %options) = @_;
+    my $node = WorkerManager->new(workers => 1, %options);
+    $node->write('hook', $script, 0755);
+    my $on = $options{on} // 'worker_start exec hook "$event" "id is $id"';
+    $node->configure(manager => ($options{manager} // '') . " on $on;");
+    return $node;
+}
+
+subtest 'arguments, environment, descriptors, signals' => sub {
+    my $node = node_with(<<'END', main => 'env PASSED=through; env PATH;');
+#!/usr/bin/perl
+use POSIX;
+print "argument $_\n" for @ARGV;
+print "variable $_=$ENV{$_}\n" for sort keys %ENV;
+for my $fd (map { m{(\d+)$} } glob "/proc/self/fd/*") {
+    my $to = readlink "/proc/self/fd/$fd" // next;
+    print "descriptor $fd $to\n";
+}
+open my $status, '<', '/proc/self/status';
+print "status $_" for grep { /^(SigBlk|SigIgn|SigCgt)/ } <$status>;
+print 'group ', (getpgrp() == $$ ? 'own' : 'shared'), "\n";
+printf "umask %03o\n", umask;
+END
+    $node->up;
+    my ($pid) = $node->on_duty;
+    my %said;
+    for ($node->log =~ /hook: (\w+ .*)/g) {
+        my ($what, $rest) = /(\w+) (.*)/;
+        push @{ $said{$what} }, $rest;
+    }
+    is_deeply($said{argument}, [ 'worker_start', "id is 1-$pid" ], 'no shell, fields filled in');
+    my %variables = map { split /=/, $_, 2 } @{ $said{variable} };
+    is($variables{PASSED}, undef, 'a variable that nginx itself has not is not passed')
+        if !exists $variables{PASSED};
+    ok($variables{PATH}, 'PATH');
+    is($variables{PASSED}, 'through', 'what env passes');
+    is($variables{WORKER_MANAGER_EVENT}, 'worker_start', 'event');
+    is($variables{WORKER_MANAGER_ID}, "1-$pid", 'id');
+    is($variables{WORKER_MANAGER_N_MINE}, 1, 'n_mine');
+    is($variables{WORKER_MANAGER_N_OLDER}, 0, 'n_older');
+    is($variables{WORKER_MANAGER_WORKER}, 0, 'worker');
+    is($variables{WORKER_MANAGER_SEQ}, 2, 'seq');
+    is($variables{WORKER_MANAGER_PID}, $pid, 'pid');
+    is($variables{WORKER_MANAGER_GENERATION}, 1, 'generation');
+    like($variables{WORKER_MANAGER_TIME}, qr/^\d{10}\.\d{3}$/, 'time');
+    ok(!exists $variables{"WORKER_MANAGER_$_"}, "no $_") for qw(N_PREV N_NEXT REASON CORE);
+    ok(!exists $variables{HOME} && !exists $variables{TEST_NGINX_BINARY}, 'nothing else of ours');
+    my @open = grep { !m{/proc/\d+/fd} } @{ $said{descriptor} };
+    is($open[0], '0 /dev/null', 'standard input');
+    like($open[1], qr/^1 pipe/, 'standard output');
+    like($open[2], qr/^2 pipe/, 'standard error');
+    ok(!grep({ /socket|epoll|event|\.log/ } @open), 'nothing of nginx') or diag "@open";
+    my %status = map { /(\w+):\s*(\w+)/ } @{ $said{status} };
+    is(hex $status{SigBlk}, 0, 'no signal is blocked');
+    is(hex $status{SigIgn}, 0, 'none is ignored');
+    is($said{group}[0], 'own', 'a process group of its own');
+    is($said{umask}[0], '022', 'a umask that surprises nobody');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'reason and core of a loss' => sub {
+    my $node = node_with(<<'END', on => 'worker_lost exec hook "$reason"');
+#!/bin/sh
+echo "lost: $1, $WORKER_MANAGER_REASON, $WORKER_MANAGER_CORE"
+END
+    $node->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_for('the program', sub { $node->log =~ /hook: lost: signal 9, signal 9, 0/ });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'several, in order, and a failing one stops none' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', "#!/bin/sh\necho \"\$1\" >> $node->{root}/out/order\nexit \$2\n", 0755);
+    $node->configure(manager => join ' ', map { "on worker_start exec hook $_;" }
+        '"one $n_mine" 0', '"two" 3', '"three" 0');
+    $node->up;
+    $node->wait_events('worker_start', 1);
+    is($node->read('out/order'), "one 1\ntwo\nthree\n", 'in order');
+    my ($pid) = $node->on_duty;
+    like($node->log, qr/\[error\].*worker_start 1-$pid: hook exited with code 3/, 'code');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'an end by a signal, a missing interpreter' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', "#!/bin/sh\nkill -9 \$\$\n", 0755);
+    $node->write('broken', "#!/no/such/interpreter\n", 0755);
+    $node->configure(manager => 'on worker_start exec hook; on worker_start exec broken;');
+    $node->up;
+    like($node->log, qr/\[error\].*worker_start 1-\d+: hook exited on signal 9/, 'signal');
+    like($node->log, qr/execve\(\) of ".*broken" failed.*interpreter.*\(2: No such file/, 'execve');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'output: lines, control characters, long lines, too much' => sub {
+    my $node = node_with(<<'END');
+#!/usr/bin/perl
+$| = 1;
+print "first\nsecond \xc3\xa9\n\e[31mred\r\n";
+print STDERR "from stderr\n";
+print "x" x 2500, "\n";
+print "bad \xff utf8\n";
+print "y" x 50, "\n" for 1 .. 20000;
+print "never seen\n";
+END
+    $node->up;
+    my $log = $node->log;
+    like($log, qr/hook: first\n/, 'a line');
+    like($log, qr/hook: second \xc3\xa9\n/, 'UTF-8');
+    like($log, qr/hook: \\x1b\[31mred\\x0d\n/, 'control characters are escaped');
+    like($log, qr/hook: from stderr\n/, 'standard error too');
+    my @long = $log =~ /hook: (x+)\n/g;
+    is(length(join '', @long), 2500, 'a long line is split');
+    ok(!grep({ length > 1000 } @long), 'into pieces');
+    like($log, qr/hook: bad \? utf8\n/, 'what is no UTF-8 is made printable');
+    is(scalar(() = $log =~ /\[warn\].*hook: more output is dropped/g), 1, 'too much is told once');
+    unlike($log, qr/never seen/, 'and dropped');
+    cmp_ok(-s $node->path('logs/error.log'), '<', 400_000, 'the log stays small');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'timeout: the whole group is killed' => sub {
+    my $node = node_with(<<'END', manager => 'exec_timeout 300ms;');
+#!/bin/sh
+trap '' TERM INT
+sh -c 'echo background $$; trap "" TERM; while :; do perl -e "select undef, undef, undef, 1"; done' &
+while :; do perl -e "select undef, undef, undef, 1"; done
+END
+    my $from = time;
+    $node->up;
+    cmp_ok(time - $from, '<', 5, 'the worker goes on');
+    like($node->log, qr/\[error\].*worker_start 1-\d+: hook killed, exec_timeout 300ms is over/,
+        'told');
+    my ($background) = $node->log =~ /background (\d+)/;
+    $node->wait_for('the end of the group', sub { !WorkerManager::is_alive($background) });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a daemon that a program leaves holds nothing of nginx' => sub {
+    my $node = node_with(<<'END', on => 'worker_start exec hook "$n_mine"');
+#!/usr/bin/perl
+use POSIX;
+if (!fork) {
+    POSIX::setsid();
+    open STDOUT, '>', '/dev/null';
+    open STDERR, '>', '/dev/null';
+    select undef, undef, undef, 0.05 while kill 0, getppid;
+    POSIX::_exit(0);
+}
+print "left a daemon\n";
+END
+    # The daemon outlives nginx only until this process has looked; it is found by its port.
+    $node->up;
+    like($node->log, qr/left a daemon/, 'it ran and was not waited for any longer');
+    $node->down;
+    my $socket = IO::Socket::INET->new(
+        Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $node->{port}, ReuseAddr => 1);
+    ok($socket, 'the port is free again') or diag $!;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'what is awaited dies with the worker that awaits it' => sub {
+    my $node = node_with(<<'END', manager => 'exec_timeout 1m;');
+#!/bin/sh
+[ -e "$0.done" ] && exit 0
+: > "$0.done"
+echo started $$
+while :; do perl -e "select undef, undef, undef, 0.1"; done
+END
+    chmod 0777, $node->{root};
+    $node->start;
+    my $program = $node->wait_for('the program', sub { $node->log =~ /started (\d+)/ && $1 });
+    my ($worker) = map { $_->{pid} } $node->children;
+    $node->signal('KILL', $worker);
+    $node->wait_for('its end', sub { !WorkerManager::is_alive($program) }, 5);
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'master: SIGCHLD is safe at cold start, reload and exit' => sub {
+    my $node = node_with(<<'END', workers => 2, on => '* exec hook "$event"');
+#!/bin/sh
+echo "told $1"
+exit 0
+END
+    $node->up;
+    $node->reload(2);
+    $node->down;
+    my %told;
+    $told{$_}++ for $node->log =~ /hook: told (\w+)/g;
+    is_deeply(\%told,
+        { master_start => 2, master_exit => 2, worker_start => 4, worker_exit => 4 }, 'each ran');
+    unlike($node->log, qr/unknown process|ECHILD|No child/, 'no status was lost or strange');
+    unlike($node->log, qr/hook exited/, 'none failed');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'SIGCHLD in storms does not disturb' => sub {
+    my $node = node_with(<<'END');
+#!/bin/sh
+for i in 1 2 3; do perl -e 'select undef, undef, undef, 0.1'; done
+exit 7
+END
+    $node->start;
+    $node->wait_for('the program', sub {
+        $node->signal('CHLD', map { $_->{pid} } $node->children);
+        $node->log =~ /hook exited with code 7/;
+    });
+    $node->wait_events('worker_start', 1);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a notification is not waited for' => sub {
+    my $node = node_with(<<'END', on => 'worker_lost exec hook', manager => 'exec_timeout 2s;');
+#!/bin/sh
+echo begun
+while :; do perl -e "select undef, undef, undef, 0.2"; done
+END
+    $node->up;
+    my $from = time;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    cmp_ok(time - $from, '<', 2, 'the successor starts at once');
+    like($node->get('/'), qr/ok/, 'and serves');
+    $node->wait_for('its end at the timeout', sub { $node->log =~ /hook killed, exec_timeout 2s/ });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

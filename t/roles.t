@@ -1,0 +1,116 @@
+# The roles of nginx's processes: who is a worker, who is a master, and who is neither.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+my $CACHE = 'proxy_cache_path cache keys_zone=c:1m loader_threshold=10ms;';
+
+subtest 'daemon off' => sub {
+    my $node = WorkerManager->new(daemon => 0)->up;
+    $node->reload(2);
+    $node->down;
+    is(($node->kinds('master_start'))[0]{pid}, $node->master, 'the launcher is the master');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'daemon on: the launcher tells the start' => sub {
+    my $node = WorkerManager->new->up;
+    isnt(($node->kinds('master_start'))[0]{pid}, $node->master, 'before it daemonizes');
+    $node->down;
+    is(($node->kinds('master_exit'))[0]{pid}, $node->master, 'the master tells the end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'master_process off, with a reload' => sub {
+    my $node = WorkerManager->new(
+        workers => 1, daemon => 0, main => 'master_process off;', manager => 'interval 100ms;')->up;
+    like($node->get('/'), qr/ok/, 'it serves');
+    $node->signal('HUP');
+    $node->wait_events('master_exit', 1, 1);
+    is_deeply([ (WorkerManager::told($node->events))[ 2 .. 5 ] ], [
+        'master_start(2, 1,0,-)', 'worker_start(2-, 1,1,-)', 'worker_exit(1-, -,1,1)',
+        'master_exit(1, -,0,1)',
+    ], 'one process, two generations');
+    like($node->get('/'), qr/ok/, 'it serves on');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest '-t, -T, -v and -s cause no event' => sub {
+    my $node = WorkerManager->new->up;
+    my $before = () = $node->events;
+    is(($node->nginx('-t'))[0], 0, '-t');
+    is(($node->nginx('-T'))[0], 0, '-T');
+    is(($node->nginx('-v'))[0], 0, '-v');
+    is(($node->nginx('-s', 'reopen'))[0], 0, '-s reopen');
+    is(scalar(() = $node->events), $before, 'no event');
+    is(($node->nginx('-s', 'reload'))[0], 0, '-s reload');
+    $node->wait_events('master_exit', 1, 1);
+    is(($node->nginx('-s', 'quit'))[0], 0, '-s quit');
+    $node->wait_for('the end', sub { !WorkerManager::is_alive($node->master) });
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'nginx -s works although a program and a library are gone' => sub {
+    my $node = WorkerManager->new;
+    $node->write('hook', "#!/bin/sh\n", 0755);
+    $node->configure(manager => 'on worker_lost exec hook;');
+    $node->up;
+    unlink $node->path('hook');
+    isnt(($node->nginx('-t'))[0], 0, '-t complains');
+    is(($node->nginx('-s', 'stop'))[0], 0, '-s stop stops');
+    $node->wait_for('the end', sub { !WorkerManager::is_alive($node->master) });
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'cache manager and loader are not workers' => sub {
+    my $node = WorkerManager->new(http => $CACHE)->up;
+    my @helpers = $node->wait_for('the helpers',
+        sub { my @h = grep { $_->{title} =~ /cache/ } $node->children; @h });
+    my ($manager) = grep { $_->{title} =~ /cache manager/ } $node->children;
+    ok($manager, 'there is a cache manager') or return;
+    is(scalar $node->kinds('worker_start'), 2, 'two workers');
+    $node->signal('KILL', $manager->{pid});
+    $node->wait_for('another', sub {
+        grep { $_->{title} =~ /cache manager/ && $_->{pid} != $manager->{pid} } $node->children });
+    is(scalar $node->kinds('worker_lost'), 0, 'nobody is lost');
+    $node->reload(2);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'WINCH ends the workers, a reload brings new ones' => sub {
+    my $node = WorkerManager->new->up;
+    $node->signal('WINCH');
+    $node->wait_events('worker_exit', 2);
+    is(scalar $node->kinds('master_exit'), 0, 'the master lives on');
+    $node->signal('HUP');
+    $node->wait_events('worker_start', 2, 2);
+    $node->wait_events('master_exit', 1, 1);
+    my ($start) = $node->kinds('master_start', 2);
+    is($start->{prev}, 0, 'n_prev is a number at a reload');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'USR1 and USR2' => sub {
+    my $node = WorkerManager->new->up;
+    my $before = () = $node->events;
+    $node->signal('USR1');
+    $node->wait_for('reopened logs', sub { $node->log =~ /reopening logs/ });
+    is(scalar(() = $node->events), $before, 'reopening logs is no event');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'without the block, and without the module' => sub {
+    my $node = WorkerManager->new(manager => undef);
+    $node->start;
+    $node->wait_for('an answer', sub { $node->get('/') =~ /ok/ });
+    $node->down;
+    is(scalar(() = $node->events), 0, 'nothing is told');
+    unlike($node->log, qr/worker_manager/, 'nothing is said');
+};
+
+done_testing;

@@ -1,0 +1,94 @@
+# The zone: full, kept, changed, removed.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+subtest 'more workers than the zone holds' => sub {
+    my $node = WorkerManager->new(workers => 170, manager => 'zone 32k;');
+    $node->start;
+    $node->wait_for('all workers', sub { my @c = $node->children; @c == 170 });
+    $node->wait_for('word of it', sub {
+        $node->log =~ /\[error\].*serves but is not counted: raise the size in the "zone" directive/
+    });
+    $node->wait_for('each to be counted or named', sub {
+        my @named = $node->log =~ /is not counted/g;
+        my @counted = $node->kinds('worker_start');
+        @named + @counted == 170;
+    });
+    like($node->get('/'), qr/ok/, 'it serves');
+    $node->down;
+    is(scalar $node->kinds('worker_exit'), scalar $node->kinds('worker_start'), 'all counted end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a reload that changes the size starts a new history' => sub {
+    my $node = WorkerManager->new(manager => 'zone 256k;')->up;
+    $node->configure(manager => 'zone 512k;');
+    $node->signal('HUP');
+    $node->wait_for('word of it',
+        sub { $node->log =~ /zone has changed, a new history starts with generation 2/ });
+    $node->wait_for('the end of the old',
+        sub { $node->log =~ /EV1 \d+ master_exit 1 / });
+    $node->down;
+    my @lines = $node->log =~ /EV1 (\d+ \w+ \d+)/g;
+    is(scalar(grep { /^\d+ worker_exit 1/ } @lines), 2, 'the old workers end in the old one');
+    ok(scalar(grep { /^1 master_start 2/ } @lines), 'the new one begins with seq 1');
+    ok(scalar(grep { / master_exit 2/ } @lines), 'and ends');
+    unlike($node->log, qr/\[(alert|crit|emerg)\]/, 'without a fault');
+};
+
+subtest 'another name, too; and the block is removed' => sub {
+    my $node = WorkerManager->new(manager => 'zone one 128k;')->up;
+    $node->configure(manager => 'zone two 128k;');
+    $node->signal('HUP');
+    $node->wait_for('the end of the old', sub { $node->log =~ /EV1 \d+ master_exit 1 / });
+    $node->configure(manager => undef);
+    $node->signal('HUP');
+    $node->wait_for('word of it', sub { $node->log =~ /no longer configured/ });
+    $node->wait_for('the end of the second', sub { $node->log =~ /EV1 \d+ master_exit 2 / });
+    like($node->get('/'), qr/ok/, 'it serves');
+    $node->configure(manager => '');
+    $node->signal('HUP');
+    $node->wait_for('a third history', sub { $node->log =~ /EV1 3 worker_start 3-/ });
+    $node->down;
+    unlike($node->log, qr/\[(alert|crit|emerg)\]/, 'without a fault');
+};
+
+subtest 'failed reloads use up no number' => sub {
+    my $node = WorkerManager->new->up;
+    # Syntax.
+    $node->configure(main => 'no_such_directive;');
+    $node->signal('HUP');
+    $node->wait_for('the refusal', sub { $node->log =~ /unknown directive "no_such_directive"/ });
+    # A port that is taken: nginx tries for 2.5 s and gives up.
+    my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die $!;
+    my $port = $taken->sockport;
+    $node->configure(main => '', http => "server { listen 127.0.0.1:$port; }");
+    $node->signal('HUP');
+    $node->wait_for('the refusal', sub { $node->log =~ /still could not bind/ });
+    is(scalar $node->kinds('master_start'), 1, 'nothing is told');
+    $node->configure(http => '');
+    $node->reload(2);
+    is(scalar $node->kinds('master_start', 2), 1, 'the next number is the next');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the default zone over nine live generations' => sub {
+    my $node = WorkerManager->new(workers => 2)->up;
+    my @held;
+    for my $generation (2 .. 9) {
+        push @held, map { $node->hold_connection } 1 .. 6;
+        $node->signal('HUP');
+        $node->wait_events('worker_start', 2, $generation);
+    }
+    cmp_ok(scalar(grep { $_->{event} eq 'master_exit' } $node->events), '<', 3, 'they live');
+    close $_ for @held;
+    $node->wait_for('the end of all but one',
+        sub { my @over = $node->kinds('master_exit'); @over == 8 });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

@@ -39,8 +39,6 @@ END
     }
     is_deeply($said{argument}, [ 'worker_start', "id is 1-$pid" ], 'no shell, fields filled in');
     my %variables = map { split /=/, $_, 2 } @{ $said{variable} };
-    is($variables{PASSED}, undef, 'a variable that nginx itself has not is not passed')
-        if !exists $variables{PASSED};
     ok($variables{PATH}, 'PATH');
     is($variables{PASSED}, 'through', 'what env passes');
     is($variables{WORKER_MANAGER_EVENT}, 'worker_start', 'event');
@@ -61,7 +59,8 @@ END
     ok(!grep({ /socket|epoll|event|\.log/ } @open), 'nothing of nginx') or diag "@open";
     my %status = map { /(\w+):\s*(\w+)/ } @{ $said{status} };
     is(hex $status{SigBlk}, 0, 'no signal is blocked');
-    is(hex $status{SigIgn}, 0, 'none is ignored');
+    # Perl itself ignores SIGFPE.
+    is(hex($status{SigIgn}) & ~(1 << 7), 0, 'none is ignored');
     is($said{group}[0], 'own', 'a process group of its own');
     is($said{umask}[0], '022', 'a umask that surprises nobody');
     $node->down;

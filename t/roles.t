@@ -32,7 +32,8 @@ subtest 'master_process off, with a reload' => sub {
         'master_start(2, 1,0,-)', 'worker_start(2-, 1,1,-)', 'worker_exit(1-, -,1,1)',
         'master_exit(1, -,0,1)',
     ], 'one process, two generations');
-    like($node->get('/'), qr/ok/, 'it serves on');
+    # Whether it serves on is nginx's affair: without a master it does not make its connections
+    # anew at a reload, with this module or without.
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

@@ -1,0 +1,47 @@
+# What was built in each way loads and works, and what was built for another nginx is refused.
+use strict;
+use warnings;
+use Test::More;
+use WorkerManager;
+
+my $objs = $ENV{WORKER_MANAGER_OBJS};
+
+sub works {
+    my ($name, %options) = @_;
+    subtest $name => sub {
+        my $node = WorkerManager->new(%options)->up;
+        like($node->get('/'), qr/ok/, 'it serves');
+        $node->reload(2);
+        $node->signal('KILL', ($node->on_duty)[0]);
+        $node->wait_events('worker_start', 3, 2);
+        $node->down;
+        $node->laws_hold('the laws hold', final => 1);
+    };
+}
+
+sub is_refused {
+    my ($name, $message, %options) = @_;
+    subtest $name => sub {
+        my $node = WorkerManager->new(%options);
+        my ($status, $output) = $node->nginx('-t');
+        is($status, 256, 'nginx -t exits with 1, by itself');
+        like($output, $message, 'with its own message');
+    };
+}
+
+my $quick = 'interval 200ms; failed 200ms;';
+works('make build', manager => $quick, module => "$objs/ngx_worker_manager_module.so");
+works('--add-dynamic-module', manager => $quick, binary => "$objs/dynamic/nginx",
+    module => "$objs/dynamic/ngx_worker_manager_module.so");
+works('--add-module', manager => $quick, binary => "$objs/static/nginx", module => undef);
+works("Debian's nginx", manager => $quick, binary => "$objs/debian/nginx",
+    module => "$objs/debian/ngx_worker_manager_module.so")
+    if -e "$objs/debian/nginx";
+
+is_refused('another version', qr/version 1028003 instead of 1022001/,
+    binary => "$objs/debian/nginx", module => "$objs/ngx_worker_manager_module.so")
+    if -e "$objs/debian/nginx";
+is_refused('the same version, configured otherwise', qr/is not binary compatible in/,
+    binary => "$objs/other/nginx", module => "$objs/ngx_worker_manager_module.so");
+
+done_testing;

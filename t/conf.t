@@ -1,0 +1,398 @@
+# Every mistake in the configuration that can be found is, with file and line, and nginx -t finds it.
+use Test::Nginx::Socket 'no_plan';
+
+our $Hooks = "$ENV{WORKER_MANAGER_OBJS}/hooks.so";
+
+no_shuffle();
+run_tests();
+
+__DATA__
+
+=== TEST 1: an empty block
+--- main_config
+worker_manager { }
+--- config
+location /t { return 200 "ok\n"; }
+--- request
+GET /t
+--- response_body
+ok
+--- no_error_log
+[error]
+[alert]
+[emerg]
+
+
+
+=== TEST 2: everything there is
+--- main_config eval
+qq{worker_manager {
+    zone crew 512k;
+    interval 1s;
+    failed 500ms;
+    exec_timeout 2s;
+    on master_start exec /bin/true up \$id;
+    on master_exit  exec /bin/true down \$id;
+    on worker_start log  notice "worker \$id is up: \$n_mine of ours, \${n_prev} old";
+    on worker_exit  call $::Hooks nothing "any text";
+    on worker_exit  call $::Hooks nothing;
+    on worker_lost  log debug "";
+    on worker_hung  log emerg "never";
+    on worker_recovered log info "\$5 is no field, nor is \$";
+    on *            log info "\$event \$id \$n_prev \$n_mine \$n_next \$n_older \$generation \$pid \$worker \$seq \$time \$reason \$core";
+}}
+--- config
+location /t { return 200 "ok\n"; }
+--- request
+GET /t
+--- error_log eval
+qr/worker 1-\d+ is up: 1 of ours, - old/
+--- no_error_log
+[error]
+[alert]
+[emerg]
+
+
+
+=== TEST 3: the zone's size alone, and its name alone
+--- main_config
+worker_manager { zone 64k; }
+--- config
+location /t { return 200 "ok\n"; }
+--- request
+GET /t
+--- no_error_log
+[error]
+[emerg]
+
+
+
+=== TEST 4: the block twice
+--- main_config
+worker_manager { }
+worker_manager { }
+--- config
+--- must_die
+--- error_log eval
+qr/\[emerg\] .*"worker_manager" directive is duplicate in .*nginx.conf:\d+/
+
+
+
+=== TEST 5: the block in the wrong place
+--- config
+worker_manager { }
+--- must_die
+--- error_log eval
+qr/\[emerg\] .*"worker_manager" directive is not allowed here in .*nginx.conf:\d+/
+
+
+
+=== TEST 6: an argument too many for the block
+--- main_config
+worker_manager crew { }
+--- config
+--- must_die
+--- error_log eval
+qr/invalid number of arguments in "worker_manager" directive in .*nginx.conf:\d+/
+
+
+
+=== TEST 7: an unknown directive in the block
+--- main_config
+worker_manager { heartbeat 1s; }
+--- config
+--- must_die
+--- error_log eval
+qr/unknown directive "heartbeat" in .*nginx.conf:\d+/
+
+
+
+=== TEST 8: a directive of the block outside it
+--- main_config
+exec_timeout 1s;
+--- config
+--- must_die
+--- error_log eval
+qr/"exec_timeout" directive is not allowed here in .*nginx.conf:\d+/
+
+
+
+=== TEST 9: an unknown event, with the known ones
+--- main_config
+worker_manager { on worker_born log info "x"; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive has the unknown event "worker_born", known are master_start, master_exit, worker_start, worker_exit, worker_lost, worker_hung, worker_recovered and \* in .*nginx.conf:\d+/
+
+
+
+=== TEST 10: an unknown action
+--- main_config
+worker_manager { on worker_start shout "x"; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive has the unknown action "shout", known are log, exec and call in .*nginx.conf:\d+/
+
+
+
+=== TEST 11: too few words
+--- main_config
+worker_manager { on worker_start; }
+--- config
+--- must_die
+--- error_log eval
+qr/invalid number of arguments in "on" directive in .*nginx.conf:\d+/
+
+
+
+=== TEST 12: log without text
+--- main_config
+worker_manager { on worker_start log info; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive needs a level and one text after "log" in .*nginx.conf:\d+/
+
+
+
+=== TEST 13: log with an unknown level
+--- main_config
+worker_manager { on worker_start log loud "x"; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive has the unknown log level "loud", known are emerg, alert, crit, error, warn, notice, info, debug in .*nginx.conf:\d+/
+
+
+
+=== TEST 14: log with an unknown field
+--- main_config
+worker_manager { on worker_start log info "x $n_most y"; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive has the unknown field "\$n_most", known are \$event, \$id, .*\$core in .*nginx.conf:\d+/
+
+
+
+=== TEST 15: exec with an unknown field
+--- main_config
+worker_manager { on worker_start exec /bin/true "${nope}"; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive has the unknown field "\$nope".* in .*nginx.conf:\d+/
+
+
+
+=== TEST 16: exec without a program
+--- main_config
+worker_manager { on worker_start exec; }
+--- config
+--- must_die
+--- error_log eval
+qr/"on" directive needs a program after "exec" in .*nginx.conf:\d+/
+
+
+
+=== TEST 17: a program that is not there, relative to the prefix
+--- main_config
+worker_manager { on worker_start exec no/such/program; }
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive names the program ".*servroot.*/no/such/program", which can't be run: No such file or directory.* in .*nginx.conf:\d+}
+
+
+
+=== TEST 18: a program that is not executable
+--- main_config
+worker_manager { on worker_start exec conf/nginx.conf; }
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive names the program ".*", which can't be run: Permission denied.* in .*nginx.conf:\d+}
+
+
+
+=== TEST 19: a program that is a folder
+--- main_config
+worker_manager { on worker_start exec /tmp; }
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive names the program "/tmp", which is not a file in .*nginx.conf:\d+}
+
+
+
+=== TEST 20: a field in the name of a program
+--- main_config
+worker_manager { on worker_start exec /bin/$event; }
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive can't have a field in the name of a program, "/bin/\$event" in .*nginx.conf:\d+}
+
+
+
+=== TEST 21: a library that is not there
+--- main_config
+worker_manager { on worker_start call /no/such/library.so symbol; }
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive could not load the library: .*/no/such/library.so.* in .*nginx.conf:\d+}
+
+
+
+=== TEST 22: a symbol that is not there
+--- main_config eval
+"worker_manager { on worker_start call $::Hooks no_such_symbol; }"
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive could not find the symbol: .*no_such_symbol.* in .*nginx.conf:\d+}
+
+
+
+=== TEST 23: call without a symbol
+--- main_config eval
+"worker_manager { on worker_start call $::Hooks; }"
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive needs a library, a symbol and at most one text after "call" in .*nginx.conf:\d+}
+
+
+
+=== TEST 24: call with too much text
+--- main_config eval
+"worker_manager { on worker_start call $::Hooks note a b; }"
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive needs a library, a symbol and at most one text after "call" in .*nginx.conf:\d+}
+
+
+
+=== TEST 25: a zone that is too small
+--- main_config
+worker_manager { zone crew 16k; }
+--- config
+--- must_die
+--- error_log eval
+qr{"zone" directive asks for a zone of 16384 bytes, which is too small, at least 32k are needed in .*nginx.conf:\d+}
+
+
+
+=== TEST 26: a zone of no size
+--- main_config
+worker_manager { zone crew big; }
+--- config
+--- must_die
+--- error_log eval
+qr{"zone" directive has the invalid size "big", .* in .*nginx.conf:\d+}
+
+
+
+=== TEST 27: a zone without name
+--- main_config
+worker_manager { zone "" 64k; }
+--- config
+--- must_die
+--- error_log eval
+qr{"zone" directive has an empty zone name in .*nginx.conf:\d+}
+
+
+
+=== TEST 28: a zone twice
+--- main_config
+worker_manager { zone a; zone b; }
+--- config
+--- must_die
+--- error_log eval
+qr{"zone" directive is duplicate in .*nginx.conf:\d+}
+
+
+
+=== TEST 29: a zone that another module uses
+--- main_config
+worker_manager { zone shared 1m; }
+--- http_config
+limit_req_zone $binary_remote_addr zone=shared:1m rate=1r/s;
+--- config
+--- must_die
+--- error_log eval
+qr{the shared memory zone "shared" is already declared for a different use in .*nginx.conf:\d+}
+
+
+
+=== TEST 30: an interval of 0
+--- main_config
+worker_manager { interval 0; }
+--- config
+--- must_die
+--- error_log eval
+qr{"interval" directive must be greater than 0 in .*nginx.conf:\d+}
+
+
+
+=== TEST 31: an overrun of 0
+--- main_config
+worker_manager { failed 0s; }
+--- config
+--- must_die
+--- error_log eval
+qr{"failed" directive must be greater than 0 in .*nginx.conf:\d+}
+
+
+
+=== TEST 32: a timeout of 0
+--- main_config
+worker_manager { exec_timeout 0ms; }
+--- config
+--- must_die
+--- error_log eval
+qr{"exec_timeout" directive must be greater than 0 in .*nginx.conf:\d+}
+
+
+
+=== TEST 33: a time that is none
+--- main_config
+worker_manager { interval soon; }
+--- config
+--- must_die
+--- error_log eval
+qr{"interval" directive has the invalid time "soon", .* in .*nginx.conf:\d+}
+
+
+
+=== TEST 34: duplicates
+--- main_config
+worker_manager { failed 1s; failed 2s; }
+--- config
+--- must_die
+--- error_log eval
+qr{"failed" directive is duplicate in .*nginx.conf:\d+}
+
+
+
+=== TEST 35: duplicates
+--- main_config
+worker_manager { exec_timeout 1s; exec_timeout 1s; }
+--- config
+--- must_die
+--- error_log eval
+qr{"exec_timeout" directive is duplicate in .*nginx.conf:\d+}
+
+
+
+=== TEST 36: text that is not UTF-8
+--- main_config eval
+"worker_manager { on worker_start log info \"\xff\"; }"
+--- config
+--- must_die
+--- error_log eval
+qr{"on" directive is not valid UTF-8 in .*nginx.conf:\d+}

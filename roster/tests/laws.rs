@@ -1,0 +1,270 @@
+//! The laws of the contract on random histories, with the holder of the lock dying at any step.
+
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
+
+use proptest::prelude::*;
+use roster::{
+    Event, EventRecord, GenerationRecord, Geometry, Head, Kind, Now, Reason, Roster, Transition,
+    WorkerRecord,
+};
+
+/// Memory for a roster.
+struct Memory {
+    head: Head,
+    generations: Vec<GenerationRecord>,
+    workers: Vec<WorkerRecord>,
+    events: Vec<EventRecord>,
+}
+
+impl Memory {
+    fn new(geometry: Geometry) -> Memory {
+        fn many<T: Default>(n: usize) -> Vec<T> {
+            (0..n).map(|_| T::default()).collect()
+        }
+        let memory = Memory {
+            head: Head::default(),
+            generations: many(geometry.generations),
+            workers: many(geometry.workers),
+            events: many(geometry.events),
+        };
+        memory.roster().create(0);
+        memory
+    }
+
+    fn roster(&self) -> Roster<'_> {
+        Roster {
+            head: &self.head,
+            generations: &self.generations,
+            workers: &self.workers,
+            events: &self.events,
+        }
+    }
+}
+
+/// What a test does next; numbers choose among what is there.
+#[derive(Clone, Debug)]
+enum Action {
+    MasterStart,
+    WorkerStart(usize),
+    WorkerExit(usize),
+    WorkerLost(usize),
+    WorkerHung(usize),
+    WorkerRecovered(usize),
+    Stop,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let n = 0..1000usize;
+    prop_oneof![
+        1 => Just(Action::MasterStart),
+        6 => n.clone().prop_map(Action::WorkerStart),
+        3 => n.clone().prop_map(Action::WorkerExit),
+        2 => n.clone().prop_map(Action::WorkerLost),
+        2 => n.clone().prop_map(Action::WorkerHung),
+        2 => n.prop_map(Action::WorkerRecovered),
+        1 => Just(Action::Stop),
+    ]
+}
+
+const NOW: Now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+
+/// Chooses the transition that an action means in a state; none if it makes no sense there.
+fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transition> {
+    let pick = |n: usize, hung: bool| {
+        let slots: Vec<u32> = roster.workers().filter(|w| w.hung == hung).map(|w| w.slot).collect();
+        slots.get(n.checked_rem(slots.len())?).copied()
+    };
+    Some(match *action {
+        Action::MasterStart => Transition::MasterStart { pid },
+        Action::WorkerStart(n) => {
+            let generations: Vec<u64> = roster.generations().map(|g| g.number).collect();
+            let generation = *generations.get(n.checked_rem(generations.len())?)?;
+            Transition::WorkerStart { generation, pid, index: 0, process_slot: 0, patience: 10 }
+        }
+        Action::WorkerExit(n) => Transition::WorkerExit { slot: pick(n, false)? },
+        Action::WorkerLost(n) => {
+            let slot = pick(n / 2, n % 2 == 0)?;
+            Transition::WorkerLost { slot, reason: Reason::Unknown }
+        }
+        Action::WorkerHung(n) => Transition::WorkerHung { slot: pick(n, false)? },
+        Action::WorkerRecovered(n) => Transition::WorkerRecovered { slot: pick(n, true)? },
+        Action::Stop => return None,
+    })
+}
+
+/// Dies at the given step, as a killed process does: nothing after it happens.
+fn record_and_die(roster: Roster<'_>, transition: Transition, at: usize) {
+    let mut steps = 0;
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| {
+        roster.record(transition, NOW, &mut |_| {
+            if steps == at {
+                panic::resume_unwind(Box::new("killed"));
+            }
+            steps += 1;
+        })
+    }));
+}
+
+/// Counts along from the events alone.
+#[derive(Default)]
+struct Ledger {
+    /// Number of a generation, its workers and whether each is hung.
+    generations: BTreeMap<u64, BTreeMap<i32, bool>>,
+    over: Vec<u64>,
+    seq: u64,
+    newest: u64,
+}
+
+impl Ledger {
+    fn running(&self, generation: u64) -> Option<u32> {
+        let workers = self.generations.get(&generation)?;
+        Some(workers.values().filter(|hung| !**hung).count() as u32)
+    }
+
+    fn check_counts(&self, event: &Event) {
+        let older: u32 = self
+            .generations
+            .keys()
+            .filter(|g| **g + 1 < event.generation)
+            .filter_map(|g| self.running(*g))
+            .sum();
+        assert_eq!(event.n_prev, self.running(event.generation - 1), "n_prev of {event:?}");
+        assert_eq!(Some(event.n_mine), self.running(event.generation), "n_mine of {event:?}");
+        assert_eq!(event.n_next, self.running(event.generation + 1), "n_next of {event:?}");
+        assert_eq!(event.n_older, older, "n_older of {event:?}");
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.seq += 1;
+        assert_eq!(event.seq, self.seq, "seq has no gaps");
+        let generation = event.generation;
+        assert!(!self.over.contains(&generation), "{event:?} after the end");
+        match event.kind {
+            Kind::MasterStart => {
+                self.newest += 1;
+                assert_eq!(generation, self.newest, "numbers follow each other");
+                self.generations.insert(generation, BTreeMap::new());
+                self.check_counts(event);
+            }
+            Kind::MasterExit => {
+                self.check_counts(event);
+                let workers = self.generations.remove(&generation).expect("started");
+                assert!(workers.is_empty(), "{event:?} while workers live");
+                self.over.push(generation);
+            }
+            Kind::WorkerStart => {
+                assert!(self.set(event, Some(false)).is_none(), "{event:?} twice");
+                self.check_counts(event);
+            }
+            Kind::WorkerRecovered => {
+                assert_eq!(self.set(event, Some(false)), Some(true), "{event:?}");
+                self.check_counts(event);
+            }
+            Kind::WorkerHung => {
+                self.check_counts(event);
+                assert_eq!(self.set(event, Some(true)), Some(false), "{event:?}");
+            }
+            Kind::WorkerExit | Kind::WorkerLost => {
+                self.check_counts(event);
+                assert!(self.set(event, None).is_some(), "{event:?} of nobody");
+            }
+        }
+    }
+
+    fn set(&mut self, event: &Event, hung: Option<bool>) -> Option<bool> {
+        let workers = self.generations.get_mut(&event.generation).expect("started");
+        match hung {
+            Some(hung) => workers.insert(event.pid, hung),
+            None => workers.remove(&event.pid),
+        }
+    }
+}
+
+/// Tells all events that are recorded and not told.
+fn tell(roster: Roster<'_>, ledger: &mut Ledger) {
+    while let Some(pending) = roster.pending() {
+        ledger.take(&pending.event);
+        roster.begin_callback(pending.event.seq, 1, 0);
+        assert_eq!(roster.pending().map(|p| (p.begun, p.generation)), Some((1, 1)));
+        roster.delivered(pending.event.seq, 0);
+        if let Some(next) = roster.pending() {
+            assert_eq!(next.begun, 0, "what has begun is forgotten with its event");
+        }
+    }
+    assert!(!roster.skip_unreadable());
+}
+
+fn finish_generations(roster: Roster<'_>, ledger: &mut Ledger) {
+    while let Some(generation) = roster.over() {
+        roster
+            .record(Transition::MasterExit { generation, pid: 1 }, NOW, &mut |_| ())
+            .expect("it is there");
+        tell(roster, ledger);
+    }
+}
+
+fn check_table(roster: Roster<'_>, ledger: &Ledger) {
+    let mut workers: Vec<(u64, i32, bool)> =
+        roster.workers().map(|w| (w.generation, w.pid, w.hung)).collect();
+    workers.sort_unstable();
+    let told: Vec<(u64, i32, bool)> = ledger
+        .generations
+        .iter()
+        .flat_map(|(g, workers)| workers.iter().map(|(pid, hung)| (*g, *pid, *hung)))
+        .collect();
+    assert_eq!(workers, told, "the table is what the events say");
+    for g in roster.generations() {
+        assert_eq!(Some(g.running), ledger.running(g.number));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn laws_hold_while_processes_die_anywhere(
+        actions in prop::collection::vec((action(), prop::option::weighted(0.3, 0..8usize)), 1..120),
+    ) {
+        let memory = Memory::new(Geometry { generations: 6, workers: 12, events: 8 });
+        let roster = memory.roster();
+        let mut ledger = Ledger::default();
+        for (i, (action, death)) in actions.iter().enumerate() {
+            if let Action::Stop = action {
+                roster.retire_all();
+            } else if let Some(transition) = transition(roster, action, 100 + i as i32) {
+                let seq = roster.seq();
+                match death {
+                    Some(at) => {
+                        record_and_die(roster, transition, *at);
+                        // The next to take the lock mends; it may die at that too, and another
+                        // mends again.
+                        let recovery = roster.recover();
+                        prop_assert_eq!(recovery.corrected, 0);
+                        prop_assert_eq!(roster.recover().finished, None);
+                    }
+                    None => {
+                        if let Err(full) = roster.record(transition, NOW, &mut |_| ()) {
+                            prop_assert_eq!(roster.seq(), seq, "{} changes nothing", full);
+                        }
+                    }
+                }
+                prop_assert!(roster.seq() <= seq + 1, "one event at most");
+            }
+            tell(roster, &mut ledger);
+            finish_generations(roster, &mut ledger);
+            check_table(roster, &ledger);
+        }
+        // The node stops: whoever is left is lost, and every generation ends.
+        roster.retire_all();
+        let left: Vec<u32> = roster.workers().map(|w| w.slot).collect();
+        for slot in left {
+            let lost = Transition::WorkerLost { slot, reason: Reason::Unknown };
+            roster.record(lost, NOW, &mut |_| ()).expect("it is there");
+            tell(roster, &mut ledger);
+        }
+        finish_generations(roster, &mut ledger);
+        prop_assert!(ledger.generations.is_empty());
+        prop_assert_eq!(roster.workers().count(), 0);
+    }
+}

@@ -2,7 +2,7 @@
 
 MODULE = ngx_worker_manager_module.so
 
-.PHONY: run build test check bench setup-build setup-test setup-bench test-module hooks \
+.PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module hooks \
 	dynamic static other debian clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
@@ -43,10 +43,10 @@ dynamic static other: setup-build
 debian: setup-build
 	auto/debian
 
-check: setup-build
+check: setup-check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo clippy --locked --features kill-points -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features kill-points -- -D warnings
 	auto/licences
 
 bench: setup-bench build hooks
@@ -54,6 +54,8 @@ bench: setup-bench build hooks
 
 setup-build:
 	@auto/setup build
+setup-check:
+	@auto/setup check
 setup-test:
 	@auto/setup test
 setup-bench:

@@ -90,7 +90,7 @@ impl Conf {
             if cycle.is_null() || (*cycle).conf_ctx.is_null() {
                 return None;
             }
-            let index = (*(&raw const crate::ngx_worker_manager_module)).index;
+            let index = crate::ngx_worker_manager_module.index;
             let conf = (*(*cycle).conf_ctx.add(index)).cast::<Conf>();
             conf.as_ref().filter(|conf| conf.enabled)
         }

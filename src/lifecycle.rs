@@ -311,7 +311,7 @@ unsafe fn remember_environment(cycle: *const ngx_cycle_t, conf: &Conf) {
     let mut environment: Vec<CString> = Vec::new();
     // SAFETY: conf_ctx has the core module's configuration; `env` is an array of ngx_str_t.
     let names = unsafe {
-        let index = (*(&raw const ngx_core_module)).index;
+        let index = ngx_core_module.index;
         let core = (*(*cycle).conf_ctx.add(index)).cast::<ngx_core_conf_t>();
         (*core).env.as_slice::<ngx_str_t>()
     };

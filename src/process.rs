@@ -8,6 +8,9 @@ use ngx::ffi::{
 };
 use roster::Reason;
 
+/// Entries of the master's table, `NGX_MAX_PROCESSES`, which is no constant that bindgen sees.
+const PROCESSES: usize = 1024;
+
 /// What a call of `init_module` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -105,7 +108,7 @@ pub fn predecessor() -> Option<(i32, Reason)> {
         return None;
     }
     // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table.
-    let process = unsafe { &ngx_processes[slot() as usize & 1023] };
+    let process = unsafe { &ngx_processes[slot() as usize % PROCESSES] };
     (process.pid > 0 && process.exited() != 0)
         .then(|| (process.pid, Reason::from_wait_status(process.status)))
 }
@@ -113,12 +116,17 @@ pub fn predecessor() -> Option<(i32, Reason)> {
 /// How the child that was last in a slot of this master's table ended, if nginx knows and has not
 /// given the slot to another since. `pid` -1 is what nginx leaves of a child it does not respawn.
 pub fn buried(slot: u32, pid: i32) -> Option<Reason> {
-    // SAFETY: the index is checked against the table's size; the table is this process's own.
-    unsafe {
-        let process = (*(&raw const ngx_processes)).get(slot as usize)?;
-        (process.exited() != 0 && (process.pid == pid || process.pid == -1))
-            .then(|| Reason::from_wait_status(process.status))
-    }
+    let slot = slot as usize;
+    // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table, which is this process's
+    // own; entries are plain data.
+    let process = unsafe {
+        if slot >= PROCESSES {
+            return None;
+        }
+        &ngx_processes[slot]
+    };
+    (process.exited() != 0 && (process.pid == pid || process.pid == -1))
+        .then(|| Reason::from_wait_status(process.status))
 }
 
 /// How a child of this process ended that nginx has not reaped yet. Leaves it for nginx to reap.

@@ -106,7 +106,7 @@ unsafe fn disarm(timer: *mut Timer) {
 pub fn start(conf: &Conf, log: Log) {
     // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
     // init_process, which comes after those of the event modules.
-    if unsafe { (*(&raw const ngx_event_timer_rbtree)).root.is_null() } {
+    if unsafe { ngx_event_timer_rbtree.root.is_null() } {
         log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
         return;
     }
@@ -182,11 +182,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     member.zone.roster().beat(member.slot, now);
     rhythm.beat = now;
     RHYTHM.set(rhythm);
-    if !late {
-        look(member, now, false);
-    } else if is_hung(&member) {
-        look(member, now, false);
-    }
+    look(member, now, if late { Look::AtItself } else { Look::First });
     arm(&raw mut HEARTBEAT, rhythm.interval as ngx_msec_t);
 }
 
@@ -214,11 +210,18 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     if confirmed && now - confirm_at > rhythm.failed / 2 {
         return;
     }
-    look(member, now, confirmed);
+    look(member, now, if confirmed { Look::Second } else { Look::First });
 }
 
-fn is_hung(member: &Member) -> bool {
-    member.zone.roster().worker(member.slot).is_some_and(|me| me.hung)
+/// How closely to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Judge nobody else.
+    AtItself,
+    /// Find the dead, and suspect those that live.
+    First,
+    /// Judge those that were suspected.
+    Second,
 }
 
 /// What there is to do, read without the lock.
@@ -228,7 +231,7 @@ struct Findings {
     suspects: bool,
 }
 
-fn find(member: &Member, now: u64, confirmed: bool) -> Findings {
+fn find(member: &Member, now: u64, closely: Look) -> Findings {
     let roster = member.zone.roster();
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
@@ -239,8 +242,8 @@ fn find(member: &Member, now: u64, confirmed: bool) -> Findings {
     for w in roster.workers() {
         if w.slot == member.slot {
             findings.work |= w.hung;
-        } else if w.is_overdue(now) {
-            match judge(&w, confirmed) {
+        } else if closely != Look::AtItself && w.is_overdue(now) {
+            match judge(&w, closely) {
                 Some(_) => findings.work = true,
                 None => findings.suspects |= !w.hung,
             }
@@ -251,19 +254,19 @@ fn find(member: &Member, now: u64, confirmed: bool) -> Findings {
 
 /// What is to be said of another worker whose heartbeat is overdue. One that lives is judged only
 /// at the second look: right after a sleep of the machine some have not had their turn yet.
-fn judge(w: &WorkerView, confirmed: bool) -> Option<Transition> {
+fn judge(w: &WorkerView, closely: Look) -> Option<Transition> {
     if process::is_gone(w.pid, w.since_boot) {
         Some(Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
-    } else if confirmed && !w.hung {
+    } else if closely == Look::Second && !w.hung {
         Some(Transition::WorkerHung { slot: w.slot })
     } else {
         None
     }
 }
 
-fn look(member: Member, now: u64, confirmed: bool) {
-    let findings = find(&member, now, confirmed);
-    if findings.suspects && !confirmed {
+fn look(member: Member, now: u64, closely: Look) {
+    let findings = find(&member, now, closely);
+    if findings.suspects && closely == Look::First {
         let mut rhythm = RHYTHM.get();
         if rhythm.confirm_at == 0 {
             let wait = (rhythm.failed / 2).clamp(1, CONFIRM);
@@ -292,8 +295,8 @@ fn look(member: Member, now: u64, confirmed: bool) {
                 log!(log, Notice, "worker_manager: this worker was hung and goes on");
                 transitions.push(Transition::WorkerRecovered { slot: w.slot });
             }
-        } else if w.is_overdue(now) {
-            let judgement = judge(&w, confirmed);
+        } else if closely != Look::AtItself && w.is_overdue(now) {
+            let judgement = judge(&w, closely);
             if let Some(Transition::WorkerHung { .. }) = judgement {
                 log!(
                     log,

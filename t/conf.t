@@ -203,7 +203,7 @@ worker_manager { on worker_start exec no/such/program; }
 --- config
 --- must_die
 --- error_log eval
-qr{"on" directive names the program ".*servroot.*/no/such/program", which can't be run: No such file or directory.* in .*nginx.conf:\d+}
+qr{"on" directive names the program ".*servroot.*/no/such/program", which can't be run \(2: No such file or directory\) in .*nginx.conf:\d+}
 
 
 
@@ -213,7 +213,7 @@ worker_manager { on worker_start exec conf/nginx.conf; }
 --- config
 --- must_die
 --- error_log eval
-qr{"on" directive names the program ".*", which can't be run: Permission denied.* in .*nginx.conf:\d+}
+qr{"on" directive names the program ".*", which can't be run \(13: Permission denied\) in .*nginx.conf:\d+}
 
 
 

@@ -67,6 +67,20 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a program runs as the user of the process' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', "#!/bin/sh\necho \"\$1 \$(id -u)\"\n", 0755);
+    $node->configure(manager => 'on * exec hook "$event";');
+    $node->up;
+    my $nobody = $> ? $> : getpwnam('nobody');
+    like($node->log, qr/hook: master_start $>\n/, 'a master event as the master\'s');
+    like($node->log, qr/hook: worker_start $nobody\n/, 'a worker event as the worker\'s');
+    $node->down;
+    like($node->log, qr/hook: worker_exit $nobody\n/, 'at its end too');
+    like($node->log, qr/hook: master_exit $>\n/, 'and the master\'s');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'reason and core of a loss' => sub {
     my $node = node_with(<<'END', on => 'worker_lost exec hook "$reason"');
 #!/bin/sh

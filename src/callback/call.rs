@@ -1,6 +1,7 @@
 //! `call LIBRARY SYMBOL [TEXT]`, and functions that other modules register.
 
-use core::ffi::{c_int, c_void, CStr};
+use core::ffi::{c_char, c_int, c_void, CStr};
+use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 use core::ptr;
 use std::ffi::CString;
@@ -94,9 +95,10 @@ impl Call {
         let Some(function) = self.function else {
             return;
         };
-        let name = CString::new(event.kind.name()).unwrap_or_default();
-        let id = CString::new(event.id().to_string()).unwrap_or_default();
-        let reason = event.reason.and_then(|reason| CString::new(reason.to_string()).ok());
+        // On the stack: a worker that has just been forked pays for every page it writes to.
+        let name = Text::new(format_args!("{}", event.kind.name()));
+        let id = Text::new(format_args!("{}", event.id()));
+        let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
         let nil = i64::from(NGX_WORKER_MANAGER_NIL);
         let number = |n: Option<u32>| n.map_or(nil, i64::from);
         let event_for_c = ngx_worker_manager_event_t {
@@ -128,6 +130,36 @@ impl Call {
                 self.name
             );
         }
+    }
+}
+
+/// A short C string.
+struct Text {
+    bytes: [u8; 48],
+    used: usize,
+}
+
+impl Text {
+    fn new(text: fmt::Arguments<'_>) -> Text {
+        let mut own = Text { bytes: [0; 48], used: 0 };
+        // The longest are an id, two numbers of at most 20 and 10 digits, and an event's name.
+        let _ = own.write_fmt(text);
+        own
+    }
+
+    fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // One byte stays zero, for the end.
+        let room = self.bytes.len() - 1 - self.used;
+        let n = text.len().min(room);
+        self.bytes[self.used..self.used + n].copy_from_slice(&text.as_bytes()[..n]);
+        self.used += n;
+        Ok(())
     }
 }
 

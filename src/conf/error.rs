@@ -36,7 +36,8 @@ pub enum ConfError {
     Field(String),
     #[error("can't have a field in the name of a program, \"{0}\"")]
     FieldInProgram(String),
-    #[error("names the program \"{0}\", which can't be run: {1}")]
+    #[error("names the program \"{0}\", which can't be run ({code}: {text})",
+        code = .1.raw_os_error().unwrap_or(0), text = os_text(.1))]
     Program(String, std::io::Error),
     #[error("names the program \"{0}\", which is not a file")]
     NotAFile(String),
@@ -62,4 +63,10 @@ fn known_levels() -> String {
 
 fn known_fields() -> String {
     roster::Field::ALL.map(|field| format!("${}", field.name())).join(", ")
+}
+
+/// The error as nginx words it, without the number that Rust puts behind it.
+fn os_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_string()
 }

@@ -182,8 +182,10 @@ impl<'a> Hold<'a> {
             } else if let Some(running) = running {
                 watch::adopt(running);
             }
-            if let (Patience::Wait, Some(running)) = (patience, take(&mut self.awaited)) {
-                running.wait(&mut beat);
+            if patience == Patience::Wait {
+                if let Some(running) = take(&mut self.awaited) {
+                    running.wait(&mut beat);
+                }
             }
             kill_point(event.kind, "called");
         }

@@ -258,4 +258,34 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a serving worker that tells an end serves meanwhile' => sub {
+    my $node = node_with(<<'END', on => 'master_exit exec hook "$id"',
+#!/bin/sh
+[ "$1" = 1 ] || exit 0
+echo begun
+for i in 1 2 3 4 5 6 7 8; do perl -e 'select undef, undef, undef, 0.25'; done
+echo over
+END
+        manager => 'interval 200ms; failed 200ms; exec_timeout 1m;');
+    $node->up;
+    my $held = $node->hold_connection;
+    my ($old) = $node->on_duty(1);
+    $node->signal('HUP');
+    $node->wait_events('worker_start', 1, 2);
+    # The one worker that serves finds the old one dead and ends its generation.
+    $node->signal('KILL', $old);
+    $node->wait_for('the program', sub { $node->log =~ /hook: begun/ });
+    my ($answers, $slowest) = (0, 0);
+    while ($node->log !~ /hook: over/ && $answers < 10_000) {
+        my $from = time;
+        $answers++ if $node->get('/') =~ /ok/;
+        $slowest = time - $from if time - $from > $slowest;
+    }
+    cmp_ok($answers, '>', 3, "requests are answered ($answers)");
+    cmp_ok($slowest, '<', 1, "at once ($slowest s at most)");
+    $node->wait_events('master_exit', 1, 1);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

@@ -81,6 +81,7 @@ impl<'a> Hold<'a> {
                 return None;
             }
         }
+        watch::reap();
         zone.roster().set_holder(process::pid());
         Some(Hold { zone, conf, log, telling: None, awaited: None })
     }

@@ -7,8 +7,8 @@ use core::mem::ManuallyDrop;
 use std::cell::{Cell, RefCell};
 
 use ngx::ffi::{
-    ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_del_timer, ngx_event_t, ngx_event_timer_rbtree,
-    ngx_msec_t,
+    ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_event_t,
+    ngx_event_timer_rbtree, ngx_msec_t,
 };
 use roster::{Reason, Transition, WorkerView};
 
@@ -122,6 +122,9 @@ pub fn start(conf: &Conf, log: Log) {
         prepare(&raw mut RETRY, on_retry, log);
     }
     arm(&raw mut HEARTBEAT, conf.interval());
+    if reap() {
+        retry_after(REAP);
+    }
 }
 
 /// Ends the heartbeat. What the event loop had begun is handed over, to be finished.
@@ -141,11 +144,11 @@ pub fn forget() {
     }
 }
 
-/// Takes care of a program that nobody waits for, until it can be reaped.
+/// Takes care of a program that nobody waits for, until it can be reaped. A master has no event
+/// loop for that: there it is the next event that reaps.
 pub fn adopt(running: Running) {
+    reap();
     PROGRAMS.with_borrow_mut(|programs| programs.push(running));
-    // In a master or a worker that is not serving yet the first timer comes later, or never; the
-    // programs end by themselves all the same.
     retry_after(REAP);
 }
 
@@ -159,15 +162,29 @@ impl TakeShift for std::thread::LocalKey<RefCell<ManuallyDrop<Option<Shift>>>> {
     }
 }
 
-/// Comes back after a time, unless that is to happen earlier anyway.
+/// Comes back after a time, or earlier if that is already arranged.
 fn retry_after(after: ngx_msec_t) {
     let retry = &raw mut RETRY;
     // SAFETY: the static is ours; without a handler it was never prepared and there is no loop.
+    // The keys are times of nginx's clock, which may wrap.
     unsafe {
-        if (*retry).event.handler.is_some() && (*retry).event.timer_set() == 0 {
+        if (*retry).event.handler.is_none() {
+            return;
+        }
+        let key = ngx_current_msec.wrapping_add(after);
+        let earlier = (*retry).event.timer.key.wrapping_sub(key) as isize <= 0;
+        if (*retry).event.timer_set() == 0 || !earlier {
             arm(retry, after);
         }
     }
+}
+
+/// Reaps the programs that have ended; true if some have not.
+pub fn reap() -> bool {
+    PROGRAMS.with_borrow_mut(|programs| {
+        programs.retain_mut(|program| !program.poll());
+        !programs.is_empty()
+    })
 }
 
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
@@ -187,11 +204,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
 }
 
 unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
-    let programs_left = PROGRAMS.with_borrow_mut(|programs| {
-        programs.retain_mut(|program| !program.poll());
-        !programs.is_empty()
-    });
-    if programs_left {
+    if reap() {
         retry_after(REAP);
     }
     let Some(member) = member() else {
@@ -201,16 +214,23 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
         work(shift);
         return;
     }
-    let mut rhythm = RHYTHM.get();
     let now = clock::monotonic();
-    let confirm_at = core::mem::take(&mut rhythm.confirm_at);
-    RHYTHM.set(rhythm);
-    let confirmed = confirm_at != 0 && now >= confirm_at;
-    // Late again: no judgement this time either.
-    if confirmed && now - confirm_at > rhythm.failed / 2 {
-        return;
+    let mut rhythm = RHYTHM.get();
+    let confirm_at = rhythm.confirm_at;
+    if confirm_at == 0 || now < confirm_at {
+        look(member, now, Look::First);
+    } else {
+        rhythm.confirm_at = 0;
+        RHYTHM.set(rhythm);
+        // Late again: no judgement this time either.
+        if now - confirm_at <= rhythm.failed / 2 {
+            look(member, now, Look::Second);
+        }
     }
-    look(member, now, if confirmed { Look::Second } else { Look::First });
+    let confirm_at = RHYTHM.get().confirm_at;
+    if confirm_at != 0 {
+        retry_after(confirm_at.saturating_sub(now) as ngx_msec_t);
+    }
 }
 
 /// How closely to look.
@@ -284,6 +304,12 @@ fn look(member: Member, now: u64, closely: Look) {
         return;
     };
     let Some(hold) = Hold::try_take(member.zone, conf, log) else {
+        if closely == Look::Second {
+            // What was seen twice need not be confirmed again.
+            let mut rhythm = RHYTHM.get();
+            rhythm.confirm_at = now;
+            RHYTHM.set(rhythm);
+        }
         retry_after(SOON);
         return;
     };

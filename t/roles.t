@@ -95,7 +95,7 @@ subtest 'WINCH ends the workers, a reload brings new ones' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
-subtest 'USR1 and USR2' => sub {
+subtest 'USR1' => sub {
     my $node = WorkerManager->new->up;
     my $before = () = $node->events;
     $node->signal('USR1');
@@ -103,6 +103,26 @@ subtest 'USR1 and USR2' => sub {
     is(scalar(() = $node->events), $before, 'reopening logs is no event');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'USR2: a new binary is a node of its own' => sub {
+    my $node = WorkerManager->new->up;
+    my $old = $node->master;
+    my $count = sub { my ($what) = @_; scalar(() = $node->log =~ /EV1 \d+ $what 1/g) };
+    $node->signal('USR2');
+    $node->wait_for('the new workers', sub { $count->('worker_start') == 4 });
+    is($count->('master_start'), 2, 'a start of its own');
+    $node->wait_for('the new pid file', sub {
+        $node->read('logs/nginx.pid') =~ /^(\d+)/ && $1 != $old && ($node->{master} = $1) });
+    $node->signal('QUIT', $old);
+    $node->wait_for('the end of the old', sub { !WorkerManager::is_alive($old) });
+    is($count->('worker_exit'), 2, 'the old workers exit');
+    is($count->('master_exit'), 1, 'and their master');
+    like($node->get('/'), qr/ok/, 'the new ones serve');
+    $node->down;
+    is($count->('worker_exit'), 4, 'the new workers exit');
+    is($count->('master_exit'), 2, 'and theirs');
+    unlike($node->log, qr/\[(alert|crit|emerg)\]/, 'without a fault');
 };
 
 subtest 'without the block, and without the module' => sub {

@@ -1,6 +1,7 @@
 # The callback `exec`, in every detail of the contract.
 use strict;
 use warnings;
+no warnings 'portable';    # masks of 64 signals
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;

@@ -59,8 +59,12 @@ fn become_supervisor(job: &Job<'_>) {
     // SAFETY: plain system calls with valid arguments. A signal sent to nginx's group, such as the
     // terminal's at Ctrl-C, is not meant for the supervisor, which has to tell the end.
     unsafe {
+        // The system call itself: libc keeps 32 and 33 to itself, and whoever started nginx may
+        // have ignored them. All zeros are the kernel's structure for the default.
+        let default = [0u64; 4];
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            let none = ptr::null::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8);
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::setpgid(0, 0);

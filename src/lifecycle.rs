@@ -58,6 +58,10 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
     if load == Load::Test {
         return;
     }
+    if load == Load::SingleReload {
+        // What the event loop of this same process has begun holds the lock.
+        drop(watch::stop());
+    }
     let old = old_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     let new = new_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     if let Some((conf, zone)) = new {
@@ -142,7 +146,6 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
         );
         if new.is_none() {
             MEMBER.set(None);
-            watch::forget();
         }
     }
     hold.run(&mut transitions, Patience::Wait);

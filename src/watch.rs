@@ -129,19 +129,14 @@ pub fn start(conf: &Conf, log: Log) {
 
 /// Ends the heartbeat. What the event loop had begun is handed over, to be finished.
 pub fn stop() -> Option<Hold<'static>> {
-    forget();
-    let Shift { mut hold, mut transitions } = SHIFT.take_shift()?;
-    hold.run(&mut transitions, Patience::Wait);
-    Some(hold)
-}
-
-/// Ends the heartbeat.
-pub fn forget() {
     // SAFETY: these statics are ours, zeroed or prepared.
     unsafe {
         disarm(&raw mut HEARTBEAT);
         disarm(&raw mut RETRY);
     }
+    let Shift { mut hold, mut transitions } = SHIFT.take_shift()?;
+    hold.run(&mut transitions, Patience::Wait);
+    Some(hold)
 }
 
 /// Takes care of a program that nobody waits for, until it can be reaped. A master has no event

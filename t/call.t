@@ -61,6 +61,33 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a worker that nginx does not start again' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    $node->write('fatal.c', <<'END');
+#include <unistd.h>
+#include "ngx_worker_manager.h"
+int fatal(const ngx_worker_manager_event_t *ev, void *data)
+{
+    (void) ev;
+    if (unlink(data) == 0) {
+        _exit(2);
+    }
+    return 0;
+}
+END
+    system('cc', '-shared', '-fPIC', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('fatal.so'), $node->path('fatal.c')) == 0 or die 'cc';
+    $node->configure(manager => qq{on worker_start call fatal.so fatal "$node->{root}/out/fatal";});
+    $node->write('out/fatal', '');
+    $node->start;
+    $node->wait_for('its end', sub { $node->log =~ /fatal code 2 and cannot be respawned/ });
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    is_deeply([ map { $_->{reason} } $node->kinds('worker_lost') ], ['exit 2'],
+        'the master tells it at the end, with its code');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'another module registers functions and reads counts' => sub {
     my $node = WorkerManager->new(workers => 2);
     # Stands for another module: a library loaded by `call` that looks the interface up, as a

@@ -22,6 +22,30 @@ subtest 'more workers than the zone holds' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'more generations than the zone holds' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'zone 32k;')->up;
+    my (@held, $told);
+    for my $generation (2 .. 30) {
+        push @held, $node->hold_connection;
+        $node->signal('HUP');
+        $node->wait_for("generation $generation, or word that there is no room", sub {
+            $told = $node->log =~ /\[error\].*no room for another generation, this one is not told/;
+            return $told || $node->kinds('worker_start', $generation);
+        }) or last;
+        last if $told;
+    }
+    ok($told, 'the log says so');
+    my $last = ($node->kinds('master_start'))[-1]{gen};
+    $node->wait_for('an answer', sub { $node->get('/') =~ /ok/ });
+    close $_ for @held;
+    $node->wait_for('the end of all', sub { my @over = $node->kinds('master_exit'); @over == $last });
+    $node->signal('HUP');
+    $node->wait_events('worker_start', 1, $last + 1);
+    pass('the next reload is told again, and no number was used up');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a reload that changes the size starts a new history' => sub {
     my $node = WorkerManager->new(manager => 'zone 256k;')->up;
     $node->configure(manager => 'zone 512k;');

@@ -269,7 +269,7 @@ echo over
 END
         manager => 'interval 200ms; failed 200ms; exec_timeout 1m;');
     $node->up;
-    my $held = $node->hold_connection;
+    my $held = $node->hold_connection(1);
     my ($old) = $node->on_duty(1);
     $node->signal('HUP');
     $node->wait_events('worker_start', 1, 2);

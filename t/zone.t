@@ -26,7 +26,7 @@ subtest 'more generations than the zone holds' => sub {
     my $node = WorkerManager->new(workers => 1, manager => 'zone 32k;')->up;
     my (@held, $told);
     for my $generation (2 .. 30) {
-        push @held, $node->hold_connection;
+        push @held, $node->hold_connection($generation - 1);
         $node->signal('HUP');
         $node->wait_for("generation $generation, or word that there is no room", sub {
             $told = $node->log =~ /\[error\].*no room for another generation, this one is not told/;
@@ -103,7 +103,7 @@ subtest 'the default zone over nine live generations' => sub {
     my $node = WorkerManager->new(workers => 2)->up;
     my @held;
     for my $generation (2 .. 9) {
-        push @held, map { $node->hold_connection } 1 .. 6;
+        push @held, $node->hold_connection($generation - 1);
         $node->signal('HUP');
         $node->wait_events('worker_start', 2, $generation);
     }

@@ -47,6 +47,7 @@ sub new {
         log     => 1,
         %options,
     }, $class;
+    $self->write('conf/slow', 'slow' x 100_000);
     $self->configure;
     push @nodes, $self;
     return $self;
@@ -82,7 +83,11 @@ http {
     server {
         listen 127.0.0.1:$self->{port};
         location / { return 200 "ok\\n"; }
-        location /slow { limit_rate 40; return 200 "@{[ 'slow' x 900 ]}"; }
+        location = /slow {
+            limit_rate 400;
+            add_header X-Worker \$pid;
+            alias $self->{root}/conf/slow;
+        }
     }
 }
 END
@@ -306,15 +311,21 @@ sub get {
     return scalar(<$socket>) // '';
 }
 
-# Opens a connection that keeps its worker from ending gracefully: an answer that is under way.
+# Opens a connection that keeps a worker from ending gracefully: an answer that is under way. It is
+# one to a worker of the given generation; right after a reload old workers accept too.
 sub hold_connection {
-    my ($self) = @_;
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
-        or die "connect: $!";
-    $socket->autoflush(1);
-    print $socket "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    my $line = <$socket>;
-    return $socket;
+    my ($self, $generation) = @_;
+    return $self->wait_for("a connection to generation $generation", sub {
+        my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+            or return;
+        $socket->autoflush(1);
+        print $socket "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        while (my $line = <$socket>) {
+            my ($pid) = $line =~ /^X-Worker: (\d+)/ or next;
+            return (grep { $_ == $pid } $self->on_duty($generation)) ? $socket : undef;
+        }
+        return;
+    });
 }
 
 # Ends what is left of this node. Only processes that are known to be its own.

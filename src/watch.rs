@@ -233,7 +233,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
 enum Look {
     /// Judge nobody else.
     AtItself,
-    /// Find the dead, and suspect those that live.
+    /// Suspect those whose heartbeat is overdue.
     First,
     /// Judge those that were suspected.
     Second,
@@ -257,25 +257,29 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
     for w in roster.workers() {
         if w.slot == member.slot {
             findings.work |= w.hung;
-        } else if closely != Look::AtItself && w.is_overdue(now) {
-            match judge(&w, closely) {
-                Some(_) => findings.work = true,
-                None => findings.suspects |= !w.hung,
+        } else if w.is_overdue(now) {
+            match closely {
+                Look::AtItself => {}
+                Look::First => findings.suspects |= !w.hung || is_gone(&w),
+                Look::Second => findings.work |= judge(&w).is_some(),
             }
         }
     }
     findings
 }
 
-/// What is to be said of another worker whose heartbeat is overdue. One that lives is judged only
-/// at the second look: right after a sleep of the machine some have not had their turn yet.
-fn judge(w: &WorkerView, closely: Look) -> Option<Transition> {
-    if process::is_gone(w.pid, w.since_boot) {
+fn is_gone(w: &WorkerView) -> bool {
+    process::is_gone(w.pid, w.since_boot)
+}
+
+/// What is to be said, at the second look, of another worker whose heartbeat is overdue. At the
+/// first it would be too early: right after a sleep of the machine some that live have not had
+/// their turn yet, and who died just now has a successor that knows the cause.
+fn judge(w: &WorkerView) -> Option<Transition> {
+    if is_gone(w) {
         Some(Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
-    } else if closely == Look::Second && !w.hung {
-        Some(Transition::WorkerHung { slot: w.slot })
     } else {
-        None
+        (!w.hung).then_some(Transition::WorkerHung { slot: w.slot })
     }
 }
 
@@ -316,8 +320,8 @@ fn look(member: Member, now: u64, closely: Look) {
                 log!(log, Notice, "worker_manager: this worker was hung and goes on");
                 transitions.push(Transition::WorkerRecovered { slot: w.slot });
             }
-        } else if closely != Look::AtItself && w.is_overdue(now) {
-            let judgement = judge(&w, closely);
+        } else if closely == Look::Second && w.is_overdue(now) {
+            let judgement = judge(&w);
             if let Some(Transition::WorkerHung { .. }) = judgement {
                 log!(
                     log,

@@ -23,7 +23,8 @@ subtest 'hang and recovery' => sub {
 };
 
 subtest 'a hung worker that dies is lost once and not counted twice' => sub {
-    my $node = WorkerManager->new(manager => $QUICK)->up;
+    # Time enough for the successor, which knows the cause, to come first.
+    my $node = WorkerManager->new(manager => 'interval 200ms; failed 2s;')->up;
     my ($stopped) = $node->on_duty;
     $node->signal('STOP', $stopped);
     $node->wait_events('worker_hung', 1);

@@ -88,7 +88,8 @@ subtest 'the master is killed, and all workers but one' => sub {
     my ($survivor, @others) = $node->on_duty;
     $node->signal('KILL');
     $node->signal('KILL', @others);
-    $node->wait_for('their end', sub { !grep { WorkerManager::is_alive($_) } @others });
+    $node->wait_for('their end',
+        sub { !grep { WorkerManager::is_alive($_) } @others, $node->master });
     $node->signal('TERM', $survivor);
     $node->wait_events('master_exit', 1);
     is(scalar $node->kinds('worker_lost'), 2, 'the last one buries the dead');

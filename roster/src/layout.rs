@@ -42,7 +42,8 @@ pub struct Head {
     pub(crate) worker_limit: AtomicU32,
     /// The process that holds the lock, for those who wait to name it; 0 while free.
     pub(crate) holder: AtomicU32,
-    pub(crate) spare: AtomicU32,
+    /// Generation slots that were ever in use are below this.
+    pub(crate) generation_limit: AtomicU32,
 
     pub(crate) journal_valid: AtomicU64,
     pub(crate) journal: [AtomicU64; JOURNAL_WORDS],

@@ -121,7 +121,9 @@ impl<'a> Roster<'a> {
 
     /// The generations that have not ended, in no order.
     pub fn generations(&self) -> impl Iterator<Item = GenerationView> + 'a {
-        self.generations.iter().enumerate().filter_map(|(slot, record)| {
+        let limit = self.head.generation_limit.load(Acquire) as usize;
+        let slots = &self.generations[..limit.min(self.generations.len())];
+        slots.iter().enumerate().filter_map(|(slot, record)| {
             let number = record.number.load(Acquire);
             (number != 0).then(|| GenerationView {
                 slot: slot as u32,

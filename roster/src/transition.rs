@@ -1,7 +1,7 @@
 //! The transitions: what can happen to a roster, and what each leaves behind.
 
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, GenerationChange, WorkerChange};
@@ -177,6 +177,8 @@ impl Roster<'_> {
     fn plan_master_start(&self, pid: i32, now: Now) -> Result<Change, Full> {
         let slot = self.generations.iter().position(|g| g.number.load(Relaxed) == 0);
         let slot = slot.ok_or(Full::Generations)? as u32;
+        // Only a bound for those who look, so it may go up even if nothing comes of this.
+        self.head.generation_limit.fetch_max(slot + 1, Release);
         let number = self.current_generation() + 1;
         let event = self.event_of(Kind::MasterStart, number, pid, now);
         let g = GenerationChange { slot, number, retired: false, running: 0, present: 0 };

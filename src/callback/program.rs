@@ -5,16 +5,22 @@
 //! of it nor can take its status: without `__WALL` such children are not waited for. The program
 //! itself is the supervisor's child and never nginx's.
 
-use core::ffi::{c_char, CStr};
+use core::ffi::{c_char, c_int, c_long, CStr};
+use core::mem::zeroed;
 use core::ptr;
 use core::time::Duration;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::clock;
 use crate::log::Log;
 
 mod supervisor;
+
+/// How much longer than the program's time its supervisor may take before it counts as stuck:
+/// stopped by somebody, or unable to write to the log.
+const OVERDUE_MS: u64 = 5000;
 
 /// A program to run.
 pub struct Program<'a> {
@@ -32,13 +38,18 @@ pub struct Program<'a> {
     pub awaited: bool,
 }
 
-/// A program that was started.
+/// A program that was started. Until `wait` returns or `poll` says that it ended, its supervisor
+/// stays as a zombie, since nginx itself never reaps it.
 pub struct Running {
     supervisor: libc::pid_t,
     /// Closes when the supervisor has ended, however it ends.
     alive: OwnedFd,
     /// Closes when this process has ended: the supervisor of an awaited program watches it.
-    _control: Option<OwnedFd>,
+    control: Option<OwnedFd>,
+    /// When the supervisor must have ended, by the monotonic clock.
+    overdue: u64,
+    killed: bool,
+    label: String,
     log: Log,
     ended: bool,
 }
@@ -52,11 +63,16 @@ impl Program<'_> {
         };
         let argv = pointers(self.argv);
         let envp = pointers(self.envp);
+        let name = base_name(self.path);
+        // A path that is a C string has no zero byte.
+        let title = CString::new(format!("worker_manager exec {name}")).unwrap_or_default();
+        let label = String::from(self.label);
         let (alive, alive_end) = pipe()?;
         let (control_end, control) = pipe()?;
         let job = supervisor::Job {
             path: self.path,
-            name: base_name(self.path),
+            name,
+            title: &title,
             argv: &argv,
             envp: &envp,
             timeout: self.timeout,
@@ -65,16 +81,27 @@ impl Program<'_> {
             alive: alive_end.as_raw_fd(),
             log,
         };
-        match fork_quietly()? {
-            0 => supervisor::run(&job),
-            pid => Ok(Running {
-                supervisor: pid,
-                alive,
-                _control: self.awaited.then_some(control),
-                log,
-                ended: false,
-            }),
+        // The supervisor is born with all signals blocked: nginx's handlers never run in it, and
+        // none that is sent to nginx's process group ends it before it has left that group.
+        let mask = block_signals();
+        let forked = fork_quietly(0);
+        if forked == Ok(0) {
+            supervisor::run(&job);
         }
+        // SAFETY: the mask is the one that this thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) };
+        Ok(Running {
+            supervisor: forked?,
+            alive,
+            control: self.awaited.then_some(control),
+            overdue: clock::monotonic()
+                .saturating_add(self.timeout.as_millis() as u64)
+                .saturating_add(OVERDUE_MS),
+            killed: false,
+            label,
+            log,
+            ended: false,
+        })
     }
 }
 
@@ -83,39 +110,69 @@ impl Running {
     pub fn wait(mut self, beat: &mut dyn FnMut()) {
         let mut alive =
             libc::pollfd { fd: self.alive.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        loop {
-            // SAFETY: one valid pollfd. A signal ends the call early, which does no harm.
-            if unsafe { libc::poll(&mut alive, 1, 100) } > 0 {
-                break;
+        while !self.ended {
+            // SAFETY: one valid pollfd.
+            let closed = match unsafe { libc::poll(&mut alive, 1, 100) } {
+                0 => false,
+                // A signal ends the call early, which does no harm.
+                -1 => errno() != libc::EINTR,
+                _ => true,
+            };
+            if closed {
+                self.reap(0);
+            } else {
+                beat();
+                self.give_up_if_overdue();
             }
-            beat();
         }
-        self.reap(0);
     }
 
     /// Whether it has ended. Does not wait.
     pub fn poll(&mut self) -> bool {
-        self.ended || self.reap(libc::WNOHANG)
+        if !self.ended && !self.reap(libc::WNOHANG) {
+            self.give_up_if_overdue();
+        }
+        self.ended
     }
 
-    fn reap(&mut self, flags: i32) -> bool {
+    /// Ends a supervisor that is stuck; waits no longer if not even that helps. Only if somebody
+    /// awaits the program: any other would go on with nobody to end it.
+    fn give_up_if_overdue(&mut self) {
+        let now = clock::monotonic();
+        if self.control.is_none() || now < self.overdue {
+            return;
+        }
+        let label = &self.label;
+        if self.killed {
+            log!(self.log, Alert, "{label}: the supervisor of its program can't be killed");
+            self.ended = true;
+            return;
+        }
+        log!(self.log, Alert, "{label}: the supervisor of its program is stuck, killing it");
+        // SAFETY: it was not reaped yet, so its number is not reused. The program goes with it.
+        unsafe { libc::kill(self.supervisor, libc::SIGKILL) };
+        self.killed = true;
+        self.overdue = now + supervisor::GRACE_MS;
+    }
+
+    fn reap(&mut self, flags: c_int) -> bool {
         let mut status = 0;
         let reaped = loop {
             // SAFETY: the status is a valid place; the process is this one's child.
             let pid = unsafe { libc::waitpid(self.supervisor, &mut status, flags | libc::__WALL) };
-            if pid != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            if pid != -1 || errno() != libc::EINTR {
                 break pid;
             }
         };
         if reaped == 0 {
             return false;
         }
-        if reaped == self.supervisor && libc::WIFSIGNALED(status) {
+        if reaped == self.supervisor && libc::WIFSIGNALED(status) && !self.killed {
+            let (label, signal) = (&self.label, libc::WTERMSIG(status));
             log!(
                 self.log,
                 Warn,
-                "worker_manager: the supervisor of a program exited on signal {}",
-                libc::WTERMSIG(status)
+                "{label}: the supervisor of its program exited on signal {signal}"
             );
         }
         self.ended = true;
@@ -154,12 +211,26 @@ fn above_standard(fd: OwnedFd) -> Result<OwnedFd, i32> {
     Ok(unsafe { OwnedFd::from_raw_fd(higher) })
 }
 
-/// `fork` without exit signal, and without what libc does around it: nginx may have threads, so
-/// the child must neither allocate nor take any lock of libc.
-fn fork_quietly() -> Result<libc::pid_t, i32> {
-    // SAFETY: all zeros mean a new process with a copy of the memory, going on on the same stack,
-    // on every architecture whatever the order of the arguments.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+/// Blocks all signals in this thread; what was blocked before.
+fn block_signals() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data; both sets are valid, and the call can't fail with them.
+    unsafe {
+        let (mut all, mut old) = (zeroed(), zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        old
+    }
+}
+
+/// `fork` without what libc does around it: nginx may have threads, so the child must neither
+/// allocate nor take any lock of libc. `exit_signal` tells the parent of the child's end; 0, none.
+fn fork_quietly(exit_signal: c_int) -> Result<libc::pid_t, i32> {
+    let (flags, stack) = (c_long::from(exit_signal), 0 as c_long);
+    let (first, second) = if cfg!(target_arch = "s390x") { (stack, flags) } else { (flags, stack) };
+    let none = 0 as c_long;
+    // SAFETY: no flags and no stack mean a new process with a copy of the memory, going on on the
+    // same stack. The other arguments belong to flags that are not set.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
     if pid == -1 {
         Err(errno())
     } else {

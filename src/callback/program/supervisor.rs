@@ -5,23 +5,31 @@
 //! lock; nginx's own log function formats on the stack and writes.
 
 use core::ffi::{c_char, c_int, CStr};
-use core::mem::{size_of, zeroed, MaybeUninit};
+use core::fmt;
+use core::iter::successors;
+use core::mem::{size_of_val, zeroed};
 use core::ptr;
 use core::time::Duration;
 
-use ngx::ffi::{ngx_log_t, ngx_syslog_peer_t, ngx_syslog_writer, ngx_time_sigsafe_update};
+use ngx::ffi::{
+    ngx_log_t, ngx_setproctitle, ngx_syslog_peer_t, ngx_syslog_writer, ngx_time_sigsafe_update,
+    ngx_use_stderr,
+};
 
-use super::errno;
+use super::{errno, fork_quietly};
+use crate::clock::monotonic;
 use crate::log::{Level, Log};
 
 mod output;
 
-use output::Output;
+use output::{Line, Output};
 
 /// What to run, prepared before the fork.
 pub struct Job<'a> {
     pub path: &'a CStr,
     pub name: &'a str,
+    /// What `ps` shows of the supervisor.
+    pub title: &'a CStr,
     pub argv: &'a [*const c_char],
     pub envp: &'a [*const c_char],
     pub timeout: Duration,
@@ -33,10 +41,12 @@ pub struct Job<'a> {
     pub log: Log,
 }
 
-/// How long a killed program may take to vanish.
-const GRACE_MS: u64 = 1000;
+/// How long a killed process may take to vanish.
+pub const GRACE_MS: u64 = 1000;
 
-/// Runs the program and ends the process.
+/// Runs the program and ends the process, which was forked with all signals blocked. They stay so:
+/// what is sent to all of nginx, by the terminal or a service manager, is not meant for the
+/// supervisor, which has to tell the end.
 pub fn run(job: &Job<'_>) -> ! {
     become_supervisor(job);
     if let Err((errno, what)) = supervise(job) {
@@ -46,89 +56,78 @@ pub fn run(job: &Job<'_>) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-fn say(job: &Job<'_>, level: Level, errno: i32, message: core::fmt::Arguments<'_>) {
+fn chain(log: Log) -> impl Iterator<Item = *mut ngx_log_t> {
+    // SAFETY: a chain of live logs, ending with null.
+    successors(Some(log.as_ptr()), |&log| Some(unsafe { (*log).next }).filter(|l| !l.is_null()))
+}
+
+fn say(job: &Job<'_>, level: Level, errno: i32, message: fmt::Arguments<'_>) {
     // SAFETY: nginx's own variant for signal handlers: it allocates nothing and gives up if the
-    // time is locked. Its 64 slots wrap around to the one that ngx_time() reads and leave 0 there,
-    // which is why `become_supervisor` sees to disk_full_time.
+    // time is locked. It does not move the time that ngx_time() tells.
     unsafe { ngx_time_sigsafe_update() };
+    for log in chain(job.log) {
+        // SAFETY: a live log, in memory that is this process's own. A log whose disk was full is
+        // not written to while ngx_time() is that second, and here that second never ends.
+        unsafe { (*log).disk_full_time = -1 };
+    }
     job.log.write(level, errno, format_args!("{}: {message}", job.label));
 }
 
-/// Leaves behind what belongs to nginx: its signal handlers, its process group, its descriptors.
+/// Leaves behind what belongs to nginx: its signal handlers, its process group, its name, its
+/// descriptors.
 fn become_supervisor(job: &Job<'_>) {
-    // SAFETY: plain system calls with valid arguments. A signal sent to nginx's group, such as the
-    // terminal's at Ctrl-C, is not meant for the supervisor, which has to tell the end.
+    // SAFETY: plain system calls with valid arguments. The title goes into the memory where argv
+    // was, which is this process's own. nginx sets ngx_use_stderr to 0 before it serves.
     unsafe {
-        // The system call itself: libc keeps 32 and 33 to itself, and whoever started nginx may
-        // have ignored them. All zeros are the kernel's structure for the default.
-        let default = [0u64; 4];
-        for signal in 1..=64 {
-            let none = ptr::null::<u64>();
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8);
-        }
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::setpgid(0, 0);
+        // The system call itself: libc keeps 32 and 33 to itself, and whoever started nginx may
+        // have ignored them; and it may take a lock (glibc 2.41 does for SIGABRT). All zeros are
+        // the kernel's structure for the default. A set of signals is 8 bytes, except on MIPS.
+        let default = [0u64; 8];
+        for signal in 1..=64 {
+            let old = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8usize);
+        }
         libc::prctl(libc::PR_SET_NAME, c"nginx-hook".as_ptr());
+        ngx_setproctitle(job.title.as_ptr().cast_mut());
+        if job.parent.is_none() {
+            ngx_use_stderr = 0;
+        }
     }
     close_all_but_ours(job);
-
-    let mut log = job.log.as_ptr();
-    while !log.is_null() {
-        // SAFETY: a chain of live logs, ending with null, in memory that is this process's own. A
-        // log is not written to while ngx_time() is the second at which its disk was full; 0, as
-        // it is to begin with, would match the time that ngx_time_sigsafe_update leaves.
-        unsafe {
-            (*log).disk_full_time = -1;
-            log = (*log).next;
-        }
-    }
 }
 
 /// Closes nginx's descriptors. A supervisor that outlives its nginx must not keep its ports, and
 /// no client may wait for the end of a connection that is still open here.
 fn close_all_but_ours(job: &Job<'_>) {
-    let mut kept = [0; 18];
-    let mut n = 0;
-    let mut keep = |fd: c_int| {
-        if fd >= 0 && n < kept.len() {
-            kept[n] = fd;
-            n += 1;
-        }
-    };
-    keep(job.alive);
-    if let Some(parent) = job.parent {
-        keep(parent);
-    }
-    for_each_log_fd(job.log.as_ptr(), &mut keep);
-    let kept = &mut kept[..n];
-    kept.sort_unstable();
+    // SAFETY: a plain global. While it is set, nginx tells errors on the console too.
+    let console = if unsafe { ngx_use_stderr } != 0 { 2 } else { -1 };
+    let ours = [job.alive, job.parent.unwrap_or(-1), console];
     let mut first = 0;
-    for &mut fd in kept {
+    // Searched anew for each gap, because there may be any number of logs and no memory for them.
+    while let Some(fd) = ours.into_iter().chain(log_fds(job.log)).filter(|&fd| fd >= first).min() {
         if fd > first {
             close_range(first, fd - 1);
         }
-        first = first.max(fd + 1);
+        first = fd + 1;
     }
     close_range(first, c_int::MAX);
 }
 
 /// The descriptors that nginx's error logs write to: files, and sockets of syslog.
-fn for_each_log_fd(mut log: *mut ngx_log_t, keep: &mut dyn FnMut(c_int)) {
-    while !log.is_null() {
-        // SAFETY: a chain of live logs, ending with null; the writer tells what wdata is.
+fn log_fds(log: Log) -> impl Iterator<Item = c_int> {
+    chain(log).map(|log| {
+        let syslog = ngx_syslog_writer as *const ();
+        // SAFETY: a live log; the writer tells what wdata is. Another writer, the one to memory,
+        // has no file.
         unsafe {
-            let syslog = ngx_syslog_writer as *const ();
             if (*log).writer.is_some_and(|writer| writer as *const () == syslog) {
-                let peer = (*log).wdata.cast::<ngx_syslog_peer_t>();
-                if !peer.is_null() {
-                    keep((*peer).conn.fd);
-                }
-            } else if !(*log).file.is_null() {
-                keep((*(*log).file).fd);
+                (*log).wdata.cast::<ngx_syslog_peer_t>().as_ref().map_or(-1, |peer| peer.conn.fd)
+            } else {
+                (*log).file.as_ref().map_or(-1, |file| file.fd)
             }
-            log = (*log).next;
         }
-    }
+    })
 }
 
 fn close_range(first: c_int, last: c_int) {
@@ -137,7 +136,7 @@ fn close_range(first: c_int, last: c_int) {
         if libc::syscall(libc::SYS_close_range, first, last, 0) == 0 {
             return;
         }
-        // Linux before 5.9.
+        // Linux before 5.9, or a sandbox that does not know the call.
         let mut limit: libc::rlimit = zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         let end = (last as libc::rlim_t).min(limit.rlim_cur).min(1 << 20) as c_int;
@@ -153,47 +152,32 @@ fn supervise(job: &Job<'_>) -> Result<(), Failure> {
     let signals = child_signals()?;
     let (output_read, output_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
-    // SAFETY: a raw fork again; the child calls nothing that allocates. With an exit signal, unlike
-    // the supervisor: the signalfd is how its end is noticed.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as libc::pid_t;
-    if pid == -1 {
-        return Err((errno(), "fork() failed"));
-    }
+    // SAFETY: can't fail.
+    let supervisor = unsafe { libc::getpid() };
+    // With an exit signal, unlike the supervisor: the signalfd is how its end is noticed.
+    let pid = fork_quietly(libc::SIGCHLD).map_err(|errno| (errno, "fork() failed"))?;
     if pid == 0 {
-        become_program(job, output_write, error_write);
+        become_program(job, supervisor, output_write, error_write);
     }
-    // SAFETY: these ends are the child's.
+    // SAFETY: the writing ends are the child's, the reading ones ours.
     unsafe {
         libc::setpgid(pid, pid);
         libc::close(output_write);
         libc::close(error_write);
+        libc::fcntl(output_read, libc::F_SETFL, libc::O_NONBLOCK);
+        libc::fcntl(error_read, libc::F_SETFL, libc::O_NONBLOCK);
     }
-    if let Some(errno) = exec_error(error_read) {
-        let path = job.path.to_bytes();
-        let path = core::str::from_utf8(path).unwrap_or(job.name);
-        // SAFETY: the path is a C string.
-        let exists = unsafe { libc::access(job.path.as_ptr(), libc::F_OK) == 0 };
-        let hint =
-            if errno == libc::ENOENT && exists { ", is its interpreter missing?" } else { "" };
-        // SAFETY: the child has nothing left to do but to exit.
-        unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-        say(job, Level::Error, errno, format_args!("execve() of \"{path}\" failed{hint}"));
-        return Ok(());
-    }
-    // SAFETY: the descriptor is ours.
-    unsafe { libc::fcntl(output_read, libc::F_SETFL, libc::O_NONBLOCK) };
-    watch(job, pid, signals, output_read);
+    watch(job, pid, signals, output_read, error_read);
     Ok(())
 }
 
-/// A descriptor that becomes readable when a child has ended.
+/// A descriptor that becomes readable when something happened to a child.
 fn child_signals() -> Result<c_int, Failure> {
-    // SAFETY: the set is filled before it is used.
+    // SAFETY: the set is filled before it is used; the signal is blocked, as all are.
     unsafe {
         let mut set: libc::sigset_t = zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
-        libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
         match libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
             -1 => Err((errno(), "signalfd() failed")),
             fd => Ok(fd),
@@ -223,16 +207,33 @@ fn pipe() -> Result<(c_int, c_int), Failure> {
     Ok((fds[0], fds[1]))
 }
 
+/// Why a program did not begin: errno, and whether that was execve's.
+type NotBegun = [c_int; 2];
+
 /// In the child: gives the program what the contract says, and nothing else of nginx's.
-fn become_program(job: &Job<'_>, output: c_int, error: c_int) -> ! {
+fn become_program(job: &Job<'_>, supervisor: libc::pid_t, output: c_int, error: c_int) -> ! {
+    let fail = |execve: bool| -> ! {
+        let why: NotBegun = [errno(), c_int::from(execve)];
+        // SAFETY: as many bytes as there are; then it ends without running anything of nginx's.
+        unsafe {
+            libc::write(error, why.as_ptr().cast(), size_of_val(&why));
+            libc::_exit(127)
+        }
+    };
     // SAFETY: plain system calls with valid arguments, and pointers that end with null.
     unsafe {
         libc::setpgid(0, 0);
         if job.parent.is_some() {
             // What is awaited must not go on when nobody knows of it any more.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != supervisor {
+                libc::_exit(127);
+            }
         }
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        if null == -1 {
+            fail(false);
+        }
         libc::dup2(null, 0);
         libc::dup2(output, 1);
         libc::dup2(output, 2);
@@ -241,97 +242,88 @@ fn become_program(job: &Job<'_>, output: c_int, error: c_int) -> ! {
             close_range(3, error - 1);
         }
         close_range(error + 1, c_int::MAX);
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        let mut none: libc::sigset_t = zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
         // nginx's daemon() sets 0, which no program expects.
         libc::umask(0o022);
+        let mut none: libc::sigset_t = zeroed();
+        libc::sigemptyset(&mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, ptr::null_mut());
         libc::execve(job.path.as_ptr(), job.argv.as_ptr(), job.envp.as_ptr());
-        let errno = errno();
-        libc::write(error, (&raw const errno).cast(), size_of::<i32>());
-        libc::_exit(127)
     }
+    fail(true)
 }
 
-/// Waits until the program has begun; the errno if it could not.
-fn exec_error(error: c_int) -> Option<i32> {
-    let mut errno = MaybeUninit::<i32>::uninit();
-    loop {
-        // SAFETY: there is room for the number.
-        let n = unsafe { libc::read(error, errno.as_mut_ptr().cast(), size_of::<i32>()) };
-        if n == size_of::<i32>() as isize {
-            // SAFETY: read has filled it.
-            return Some(unsafe { errno.assume_init() });
-        }
-        if n != -1 || super::errno() != libc::EINTR {
-            return None;
-        }
-    }
-}
-
-fn now_ms() -> u64 {
-    crate::clock::monotonic()
-}
-
-/// Sees the program to its end.
-fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int) {
-    let mut text = Output::new();
-    let mut deadline = now_ms() + job.timeout.as_millis() as u64;
+/// Sees the program to its end. Never waits without a limit, not even for execve, which may hang
+/// on a file system that is gone.
+fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: c_int) {
+    let mut text = Output::new(job.label.len() + job.name.len());
+    let mut deadline = monotonic().saturating_add(job.timeout.as_millis() as u64);
     let mut killed = false;
+    let pollfd = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [pollfd(signals), pollfd(output), pollfd(job.parent.unwrap_or(-1))];
     loop {
-        let pollfd = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds = [pollfd(signals), pollfd(output), pollfd(job.parent.unwrap_or(-1))];
-        if text.ended {
-            fds[1].fd = -1;
-        }
-        let left = deadline.saturating_sub(now_ms()).min(60_000) as c_int;
+        let left = deadline.saturating_sub(monotonic()).min(60_000) as c_int;
         // SAFETY: three valid pollfds; negative descriptors are skipped.
         unsafe { libc::poll(fds.as_mut_ptr(), 3, left) };
 
-        text.read(output, &mut |line| told(job, line));
-        if let Some(status) = ended(pid) {
+        if fds[1].revents != 0 {
+            text.read(output, &mut |line| told(job, line));
+            if text.ended {
+                fds[1].fd = -1;
+            }
+        }
+        let status = if fds[0].revents != 0 { ended(pid, signals) } else { None };
+        if let Some(status) = status {
             // What it printed last; a daemon that it left may hold the pipe open for ever.
             text.read_all(output, &mut |line| told(job, line));
-            if !killed {
+            if let Some([errno, execve]) = not_begun(error) {
+                report_not_begun(job, errno, execve != 0);
+            } else if !killed {
                 report(job, status);
             }
             return;
         }
-        if !killed && fds[2].revents != 0 {
-            kill(pid);
-            killed = true;
-            deadline = now_ms() + GRACE_MS;
-            say(job, Level::Warn, 0, format_args!("{} killed, who awaited it has died", job.name));
+        let (name, timeout) = (job.name, job.timeout);
+        let abandoned = fds[2].revents != 0;
+        if !abandoned && monotonic() < deadline {
+            continue;
         }
-        if now_ms() >= deadline {
-            if killed {
-                let name = job.name;
-                say(job, Level::Alert, 0, format_args!("{name} can't be killed, leaving it"));
-                return;
-            }
-            kill(pid);
-            killed = true;
-            deadline = now_ms() + GRACE_MS;
-            let (name, timeout) = (job.name, job.timeout);
-            say(
-                job,
-                Level::Error,
-                0,
-                format_args!("{name} killed, exec_timeout {timeout:?} is over"),
-            );
+        if killed {
+            say(job, Level::Alert, 0, format_args!("{name} can't be killed, leaving it"));
+            return;
+        }
+        kill(pid);
+        killed = true;
+        deadline = monotonic() + GRACE_MS;
+        // Whoever has died stays dead: that must not end poll again.
+        fds[2] = pollfd(-1);
+        if abandoned {
+            say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
+        } else {
+            let what = format_args!("{name} killed, exec_timeout {timeout:?} is over");
+            say(job, Level::Error, 0, what);
         }
     }
 }
 
-fn told(job: &Job<'_>, line: output::Line<'_>) {
+/// The program's status, if it has ended.
+fn ended(pid: libc::pid_t, signals: c_int) -> Option<c_int> {
+    let mut signal = [0u8; 128];
+    let mut status = 0;
+    // SAFETY: room for one signal, and there is never more than one; the status is a valid place.
+    // A signal may also tell that the program was stopped or goes on.
+    let pid = unsafe {
+        libc::read(signals, signal.as_mut_ptr().cast(), signal.len());
+        libc::waitpid(pid, &mut status, libc::WNOHANG)
+    };
+    (pid != 0).then_some(status)
+}
+
+fn told(job: &Job<'_>, line: Line<'_>) {
+    let name = job.name;
     match line {
-        output::Line::Text(text) => {
-            let text = core::str::from_utf8(text).unwrap_or("");
-            say(job, Level::Notice, 0, format_args!("{}: {text}", job.name));
-        }
-        output::Line::TooMuch => {
-            say(job, Level::Warn, 0, format_args!("{}: more output is dropped", job.name));
+        Line::Text(text) => say(job, Level::Notice, 0, format_args!("{name}: {text}")),
+        Line::TooMuch => {
+            say(job, Level::Warn, 0, format_args!("{name}: more output is dropped"));
         }
     }
 }
@@ -345,10 +337,23 @@ fn kill(pid: libc::pid_t) {
     }
 }
 
-fn ended(pid: libc::pid_t) -> Option<c_int> {
-    let mut status = 0;
-    // SAFETY: the status is a valid place.
-    (unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } == pid).then_some(status)
+fn not_begun(error: c_int) -> Option<NotBegun> {
+    let mut why: NotBegun = [0; 2];
+    // SAFETY: there is room for what is asked for.
+    let n = unsafe { libc::read(error, why.as_mut_ptr().cast(), size_of_val(&why)) };
+    (n == size_of_val(&why) as isize).then_some(why)
+}
+
+fn report_not_begun(job: &Job<'_>, errno: c_int, execve: bool) {
+    if !execve {
+        say(job, Level::Error, errno, format_args!("open() of \"/dev/null\" failed"));
+        return;
+    }
+    let path = job.path.to_str().unwrap_or(job.name);
+    // SAFETY: the path is a C string.
+    let exists = unsafe { libc::access(job.path.as_ptr(), libc::F_OK) == 0 };
+    let hint = if errno == libc::ENOENT && exists { ", is its interpreter missing?" } else { "" };
+    say(job, Level::Error, errno, format_args!("execve() of \"{path}\" failed{hint}"));
 }
 
 fn report(job: &Job<'_>, status: c_int) {

@@ -1,36 +1,44 @@
 //! What a program prints, cut into lines that are safe in a log.
 
 use core::ffi::c_int;
+use core::str::from_utf8;
 
-/// A line of output, printable and valid UTF-8, or the word that there is too much.
+/// A line of output, printable, or the word that there is too much.
 pub enum Line<'a> {
-    Text(&'a [u8]),
+    Text(&'a str),
     TooMuch,
 }
 
 /// Bytes of a line that are written as one; what is longer is split.
 const LINE: usize = 1000;
-/// Bytes a program may print to the log in one run.
+/// Bytes of log that a program may cause by printing, in one run. What nginx and the module put
+/// before each line counts, or empty lines would cost nothing.
 const TOTAL: usize = 64 * 1024;
+/// About as much as nginx itself puts before a line.
+const PREFIX: usize = 48;
 
 /// The output so far.
 pub struct Output {
     line: [u8; LINE],
     used: usize,
     total: usize,
+    /// What a line costs beside its text.
+    overhead: usize,
     told_too_much: bool,
     /// The program and all that it started have closed it.
     pub ended: bool,
 }
 
 impl Output {
-    pub const fn new() -> Output {
-        Output { line: [0; LINE], used: 0, total: 0, told_too_much: false, ended: false }
+    /// `prefix` is how many bytes the module puts before each line.
+    pub const fn new(prefix: usize) -> Output {
+        let overhead = PREFIX + prefix;
+        Output { line: [0; LINE], used: 0, total: 0, overhead, told_too_much: false, ended: false }
     }
 
     /// Reads once, which never waits. True if there was something.
     pub fn read(&mut self, fd: c_int, tell: &mut dyn FnMut(Line<'_>)) -> bool {
-        let mut buffer = [0u8; 4096];
+        let mut buffer = [0u8; 16 * 1024];
         // SAFETY: there is room for what is asked for.
         let n = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
         if n <= 0 {
@@ -38,6 +46,9 @@ impl Output {
             return false;
         }
         for &byte in buffer.iter().take(n as usize) {
+            if self.told_too_much {
+                break;
+            }
             self.take(byte, tell);
         }
         true
@@ -47,42 +58,32 @@ impl Output {
     pub fn read_all(&mut self, fd: c_int, tell: &mut dyn FnMut(Line<'_>)) {
         // Bounded, in case a daemon that it left goes on printing.
         let mut reads = 0;
-        while reads < 256 && self.read(fd, tell) {
+        while reads < 64 && self.read(fd, tell) {
             reads += 1;
         }
         if self.used > 0 {
-            self.flush(tell);
+            self.tell_first(self.used, tell);
         }
     }
 
     fn take(&mut self, byte: u8, tell: &mut dyn FnMut(Line<'_>)) {
-        if self.total >= TOTAL {
-            if !self.told_too_much {
-                self.told_too_much = true;
-                if self.used > 0 {
-                    self.flush(tell);
-                }
-                tell(Line::TooMuch);
-            }
+        if byte == b'\n' {
+            self.tell_first(self.used, tell);
             return;
         }
-        self.total += 1;
-        match byte {
-            b'\n' => self.flush(tell),
-            b'\t' | 0x20..=0x7e | 0x80.. => {
-                // An escape takes four bytes.
-                if self.used + 4 > LINE {
-                    self.flush_whole_characters(tell);
-                }
+        // A program must not be able to forge lines of the log or to upset a terminal.
+        let escaped = byte == 0x7f || (byte < 0x20 && byte != b'\t');
+        let room = if escaped { 4 } else { 1 };
+        if self.used + room > LINE {
+            self.tell_whole_characters(tell);
+        }
+        if escaped {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            for byte in [b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]] {
                 self.push(byte);
             }
-            // A program must not be able to forge lines of the log or to upset a terminal.
-            control => {
-                if self.used + 4 > LINE {
-                    self.flush(tell);
-                }
-                self.escape(control);
-            }
+        } else {
+            self.push(byte);
         }
     }
 
@@ -93,40 +94,47 @@ impl Output {
         }
     }
 
-    fn escape(&mut self, byte: u8) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        for byte in [b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]] {
-            self.push(byte);
-        }
-    }
-
-    fn flush(&mut self, tell: &mut dyn FnMut(Line<'_>)) {
-        self.tell_first(self.used, tell);
-    }
-
     /// Tells a line that got too long, leaving an incomplete character at its end for the next.
-    fn flush_whole_characters(&mut self, tell: &mut dyn FnMut(Line<'_>)) {
-        let whole = match core::str::from_utf8(&self.line[..self.used]) {
-            Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
-                error.valid_up_to()
-            }
-            _ => self.used,
-        };
-        self.tell_first(whole, tell);
+    fn tell_whole_characters(&mut self, tell: &mut dyn FnMut(Line<'_>)) {
+        // A character has at most four bytes, so one of the last four begins the last one.
+        let last = self.used.saturating_sub(4);
+        let begins = |&at: &usize| self.line.get(at).is_some_and(|byte| byte & 0xc0 != 0x80);
+        let at = (last..self.used).rev().find(begins).unwrap_or(self.used);
+        let incomplete = from_utf8(self.line.get(at..self.used).unwrap_or_default())
+            .is_err_and(|error| error.error_len().is_none());
+        self.tell_first(if incomplete { at } else { self.used }, tell);
     }
 
     fn tell_first(&mut self, n: usize, tell: &mut dyn FnMut(Line<'_>)) {
-        if let Err(error) = core::str::from_utf8(&self.line[..n]) {
-            // Not UTF-8: all that is not ASCII becomes a question mark.
-            let from = error.valid_up_to();
-            for byte in &mut self.line[from..n] {
-                if !byte.is_ascii() {
-                    *byte = b'?';
-                }
+        let left = self.used.saturating_sub(n);
+        self.used = 0;
+        let cost = self.overhead + n;
+        if self.told_too_much || self.total + cost > TOTAL {
+            if !self.told_too_much {
+                self.told_too_much = true;
+                tell(Line::TooMuch);
             }
+            return;
         }
-        tell(Line::Text(&self.line[..n]));
-        self.line.copy_within(n..self.used, 0);
-        self.used -= n;
+        self.total += cost;
+        if let Some(text) = self.line.get_mut(..n) {
+            tell(Line::Text(printable(text)));
+        }
+        for at in n..n + left {
+            self.push(self.line.get(at).copied().unwrap_or_default());
+        }
     }
+}
+
+/// The text with a question mark for each byte that is not UTF-8.
+fn printable(text: &mut [u8]) -> &str {
+    let mut from = 0;
+    while let Err(error) = from_utf8(text.get(from..).unwrap_or_default()) {
+        let bad = from + error.valid_up_to();
+        from = error.error_len().map_or(text.len(), |n| bad + n);
+        if let Some(bytes) = text.get_mut(bad..from) {
+            bytes.fill(b'?');
+        }
+    }
+    from_utf8(text).unwrap_or_default()
 }

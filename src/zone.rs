@@ -146,7 +146,11 @@ unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zon
         let bytes = (*pool).pfree * ngx_pagesize;
         let memory = ngx_slab_alloc(pool, bytes).cast::<u8>();
         let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
-        ptr::write_bytes(memory, 0, bytes);
+        // Fresh shared memory is zeros, and each page that is not touched saves a page fault. Only an
+        // nginx built with NGX_DEBUG_MALLOC fills what it hands out with something else.
+        if *memory != 0 {
+            ptr::write_bytes(memory, 0, bytes);
+        }
         let zone = Zone(head);
         zone.head().bytes.store(bytes as u64, Relaxed);
         zone.lock().create()?;

@@ -94,7 +94,8 @@ impl<'a> Roster<'a> {
         head.worker_slots.store(count(self.workers.len()), Relaxed);
         head.event_slots.store(count(self.events.len()), Relaxed);
         head.generation.store(generation, Relaxed);
-        self.link_free_workers();
+        // The slots are not touched: memory that nobody uses costs nothing.
+        head.free_worker.store(NONE, Relaxed);
         head.layout.store(LAYOUT_VERSION, Relaxed);
         head.magic.store(MAGIC, Release);
     }
@@ -251,9 +252,18 @@ impl<'a> Roster<'a> {
         self.head.holder.load(Acquire) as i32
     }
 
+    /// The slot for another worker: one that was given back, else one that was never used.
+    pub(crate) fn free_slot(&self) -> u32 {
+        match self.head.free_worker.load(Relaxed) {
+            NONE => self.head.worker_limit.load(Relaxed),
+            slot => slot,
+        }
+    }
+
     pub(crate) fn link_free_workers(&self) {
+        let limit = self.head.worker_limit.load(Relaxed) as usize;
         let mut next = NONE;
-        for (slot, record) in self.workers.iter().enumerate().rev() {
+        for (slot, record) in self.workers.iter().enumerate().take(limit).rev() {
             if record.generation.load(Relaxed) == 0 {
                 record.next.store(next, Release);
                 next = slot as u32;

@@ -142,7 +142,7 @@ impl Roster<'_> {
             }
             Transition::WorkerStart { generation, pid, index, process_slot, patience } => {
                 let w = WorkerChange {
-                    slot: self.head.free_worker.load(Relaxed),
+                    slot: self.free_slot(),
                     generation,
                     pid: pid as u32,
                     index,
@@ -198,8 +198,11 @@ impl Roster<'_> {
             ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
-        change.free_worker = record.next.load(Relaxed);
-        change.worker_limit = change.worker_limit.max(w.slot + 1);
+        if w.slot < change.worker_limit {
+            change.free_worker = record.next.load(Relaxed);
+        } else {
+            change.worker_limit = w.slot + 1;
+        }
         Ok(change)
     }
 

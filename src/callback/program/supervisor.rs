@@ -223,12 +223,10 @@ fn become_program(job: &Job<'_>, supervisor: libc::pid_t, output: c_int, error: 
     // SAFETY: plain system calls with valid arguments, and pointers that end with null.
     unsafe {
         libc::setpgid(0, 0);
-        if job.parent.is_some() {
-            // What is awaited must not go on when nobody knows of it any more.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() != supervisor {
-                libc::_exit(127);
-            }
+        // Without its supervisor nobody would end it at its time, or know of it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != supervisor {
+            libc::_exit(127);
         }
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         if null == -1 {

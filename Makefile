@@ -48,6 +48,7 @@ check: setup-check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features kill-points -- -D warnings
 	auto/licences
+	auto/msrv
 
 bench: setup-bench build hooks
 	exec bench/run

@@ -297,8 +297,12 @@ fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: 
         if abandoned {
             say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
         } else {
-            let what = format_args!("{name} killed, exec_timeout {timeout:?} is over");
-            say(job, Level::Error, 0, what);
+            say(
+                job,
+                Level::Error,
+                0,
+                format_args!("{name} killed, exec_timeout {timeout:?} is over"),
+            );
         }
     }
 }

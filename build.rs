@@ -1,7 +1,8 @@
 //! Tells the crate which nginx it is built for, and turns the public C header into Rust types.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 fn main() {
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
@@ -17,11 +18,13 @@ fn main() {
         println!("cargo::rustc-cfg=ngx_feature=\"{feature}\"");
     }
 
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    link_unwinder_statically(&out);
+
     let header = "nginx/ngx_worker_manager.h";
     println!("cargo::rerun-if-changed={header}");
     println!("cargo::rerun-if-changed=build.rs");
 
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     bindgen::Builder::default()
         .header(header)
         .allowlist_type("ngx_worker_manager_.*")
@@ -31,4 +34,17 @@ fn main() {
         .expect("types from the public C header")
         .write_to_file(out.join("header.rs"))
         .expect("writing the types");
+}
+
+/// Loading a shared object takes longer than all the rest the module does at a start, and Rust's
+/// standard library asks for one, libgcc_s, to print the backtrace of a panic. A linker script of
+/// that name, found first, gives it the static half of the same library. Elsewhere than with glibc
+/// Rust brings its own.
+fn link_unwinder_statically(out: &Path) {
+    if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|environment| environment == "gnu") {
+        let dir = out.join("unwinder");
+        fs::create_dir_all(&dir).expect("a folder for the linker");
+        fs::write(dir.join("libgcc_s.so"), "GROUP ( -lgcc_eh -lgcc )\n").expect("linker script");
+        println!("cargo::rustc-link-search=native={}", dir.display());
+    }
 }

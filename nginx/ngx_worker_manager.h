@@ -75,6 +75,11 @@ typedef struct {
 } ngx_worker_manager_counts_t;
 
 
+/*
+ * The functions below are to be called from nginx's own thread, where
+ * callbacks run too, not from threads that a library starts.
+ */
+
 struct ngx_cycle_s;
 
 

@@ -41,7 +41,7 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
         return -2;
     };
     let callback = Callback::Call(Call::registered(callback, data));
-    conf.callbacks.borrow_mut().push(On { kind, callback }.into());
+    conf.callbacks.push(On { kind, callback });
     0
 }
 

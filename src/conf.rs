@@ -2,9 +2,9 @@
 
 use core::ffi::c_void;
 use core::ptr;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
-use std::rc::Rc;
+use std::iter;
 
 use ngx::ffi::{ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t};
 use roster::Kind;
@@ -35,8 +35,8 @@ pub struct Conf {
     pub exec_timeout: Option<ngx_msec_t>,
     /// The zone, once the block is read.
     pub shm_zone: *mut ngx_shm_zone_t,
-    /// The callbacks in order. Other modules add to them at run time.
-    pub callbacks: RefCell<Vec<Rc<On>>>,
+    /// What runs for which event.
+    pub callbacks: Callbacks,
     /// What a program gets as its environment besides the event's own variables.
     pub environment: RefCell<Vec<CString>>,
     /// The generation that was committed with this configuration; 0 before.
@@ -55,6 +55,42 @@ impl On {
     /// Whether it is to run for an event of this kind.
     pub fn matches(&self, kind: Kind) -> bool {
         self.kind.is_none_or(|own| own == kind)
+    }
+}
+
+/// Callbacks in their order. The list only grows, so that one which runs may add others, and
+/// reading it writes to no memory, which a worker that has just been forked would have to copy.
+#[derive(Default)]
+pub struct Callbacks(OnceCell<Box<Link>>);
+
+struct Link {
+    on: On,
+    rest: Callbacks,
+}
+
+impl Callbacks {
+    /// Adds one at the end.
+    pub fn push(&self, on: On) {
+        let mut end = self;
+        while let Some(link) = end.0.get() {
+            end = &link.rest;
+        }
+        end.0.get_or_init(|| Box::new(Link { on, rest: Callbacks::default() }));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &On> {
+        iter::successors(self.0.get(), |link| link.rest.0.get()).map(|link| &link.on)
+    }
+}
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        // Link by link: a long list must not end in a deep recursion.
+        let mut next = self.0.take();
+        while let Some(mut link) = next {
+            next = link.rest.0.take();
+        }
     }
 }
 
@@ -105,7 +141,7 @@ impl Conf {
             failed: None,
             exec_timeout: None,
             shm_zone: ptr::null_mut(),
-            callbacks: RefCell::new(Vec::new()),
+            callbacks: Callbacks::default(),
             environment: RefCell::new(Vec::new()),
             generation: Cell::new(0),
         }

@@ -1,7 +1,7 @@
 //! Holding the lock: recording what happens and telling it.
 
 use std::mem::take;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use roster::{Event, Full, Pending, Recorded, Roster, Step, Transition};
 
@@ -30,8 +30,8 @@ pub struct Hold<'a> {
     zone: Zone,
     conf: &'a Conf,
     log: Log,
-    /// The event whose callbacks this process is running, and since when.
-    telling: Option<(u64, Instant)>,
+    /// The event whose callbacks this process is running, and since when (monotonic, microseconds).
+    telling: Option<(u64, u64)>,
     /// A program that is to be awaited before the next callback.
     awaited: Option<Running>,
 }
@@ -108,7 +108,7 @@ impl<'a> Hold<'a> {
             };
             kill_point(kind, point);
         })?;
-        self.telling = Some((recorded.event.seq, Instant::now()));
+        self.telling = Some((recorded.event.seq, clock::microseconds()));
         Ok(recorded)
     }
 
@@ -162,22 +162,19 @@ impl<'a> Hold<'a> {
                 Some((seq, since)) if seq == event.seq => (pending.begun, since),
                 _ => self.take_over(&pending),
             };
-            let next = {
-                let callbacks = self.conf.callbacks.borrow();
-                let left = callbacks.iter().enumerate().skip(begun as usize);
-                let mut fitting = left.filter(|(_, on)| on.matches(event.kind));
-                fitting.next().map(|(index, on)| (index as u32, on.clone()))
-            };
-            let Some((index, on)) = next else {
-                roster.delivered(event.seq, since.elapsed().as_micros() as u64);
+            let conf = self.conf;
+            let left = conf.callbacks.iter().enumerate().skip(begun as usize);
+            let mut fitting = left.filter(|(_, on)| on.matches(event.kind));
+            let Some((index, on)) = fitting.next() else {
+                roster.delivered(event.seq, clock::microseconds().saturating_sub(since));
                 self.telling = None;
                 kill_point(event.kind, "delivered");
                 continue;
             };
             self.telling = Some((event.seq, since));
-            roster.begin_callback(event.seq, self.conf.generation.get(), index);
+            roster.begin_callback(event.seq, conf.generation.get(), index as u32);
             kill_point(event.kind, "begun");
-            let running = on.callback.run(&event, self.conf, self.log);
+            let running = on.callback.run(&event, conf, self.log);
             if event.kind.is_awaited() {
                 self.awaited = running;
             } else if let Some(running) = running {
@@ -194,7 +191,7 @@ impl<'a> Hold<'a> {
 
     /// Takes over an event that another process recorded and did not live to tell. Returns how
     /// many of this process's callbacks count as run.
-    fn take_over(&self, pending: &Pending) -> (u32, Instant) {
+    fn take_over(&self, pending: &Pending) -> (u32, u64) {
         let Pending { event, begun, generation } = *pending;
         let name = event.kind.name();
         let id = event.id();
@@ -214,7 +211,7 @@ impl<'a> Hold<'a> {
                 u32::MAX
             }
         };
-        (begun, Instant::now())
+        (begun, clock::microseconds())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::log::Log;
-use crate::process::{self, Load};
+use crate::process::{self, Load, PerProcess};
 use crate::watch;
 use crate::zone::{self, Zone};
 
@@ -27,9 +27,7 @@ pub struct Member {
     pid: i32,
 }
 
-thread_local! {
-    static MEMBER: Cell<Option<Member>> = const { Cell::new(None) };
-}
+static MEMBER: PerProcess<Cell<Option<Member>>> = PerProcess(Cell::new(None));
 
 /// This process's place in the roster, if it is a registered worker.
 pub fn member() -> Option<Member> {
@@ -158,8 +156,6 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
 pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
     // SAFETY: the cycle is live.
     let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
-    // A copy of the parent's memory may have the parent's place in it.
-    MEMBER.set(None);
     if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) {
         start(zone, conf, log);
     }

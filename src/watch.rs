@@ -2,7 +2,6 @@
 //! what is left to do of events told from there. Nothing here ever waits.
 
 use core::ffi::c_void;
-use core::mem::ManuallyDrop;
 
 use std::cell::{Cell, RefCell};
 
@@ -18,7 +17,7 @@ use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::lifecycle::{member, Member};
 use crate::log::Log;
-use crate::process;
+use crate::process::{self, PerProcess};
 
 /// How soon to come back to a lock that is busy or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
@@ -44,14 +43,10 @@ struct Rhythm {
     confirm_at: u64,
 }
 
-thread_local! {
-    // ManuallyDrop: a destructor would pin this shared object until after nginx has unloaded it.
-    static SHIFT: RefCell<ManuallyDrop<Option<Shift>>> =
-        const { RefCell::new(ManuallyDrop::new(None)) };
-    static PROGRAMS: RefCell<ManuallyDrop<Vec<Running>>> =
-        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
-    static RHYTHM: Cell<Rhythm> = const { Cell::new(Rhythm { interval: 0, failed: 0, beat: 0, confirm_at: 0 }) };
-}
+static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None));
+static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
+static RHYTHM: PerProcess<Cell<Rhythm>> =
+    PerProcess(Cell::new(Rhythm { interval: 0, failed: 0, beat: 0, confirm_at: 0 }));
 
 /// A timer of the event loop. nginx reads `data` as a connection when it logs at debug level.
 struct Timer {
@@ -116,11 +111,8 @@ pub fn start(conf: &Conf, log: Log) {
         beat: clock::monotonic(),
         confirm_at: 0,
     });
-    // SAFETY: nginx is single-threaded, and these statics are used here only.
-    unsafe {
-        prepare(&raw mut HEARTBEAT, on_heartbeat, log);
-        prepare(&raw mut RETRY, on_retry, log);
-    }
+    // SAFETY: nginx is single-threaded, and the static is used here only.
+    unsafe { prepare(&raw mut HEARTBEAT, on_heartbeat, log) };
     arm(&raw mut HEARTBEAT, conf.interval());
     if reap() {
         retry_after(REAP);
@@ -134,7 +126,7 @@ pub fn stop() -> Option<Hold<'static>> {
         disarm(&raw mut HEARTBEAT);
         disarm(&raw mut RETRY);
     }
-    let Shift { mut hold, mut transitions } = SHIFT.take_shift()?;
+    let Shift { mut hold, mut transitions } = SHIFT.take()?;
     hold.run(&mut transitions, Patience::Wait);
     Some(hold)
 }
@@ -143,28 +135,21 @@ pub fn stop() -> Option<Hold<'static>> {
 /// loop for that: there it is the next event that reaps.
 pub fn adopt(running: Running) {
     reap();
-    PROGRAMS.with_borrow_mut(|programs| programs.push(running));
+    PROGRAMS.borrow_mut().push(running);
     retry_after(REAP);
-}
-
-trait TakeShift {
-    fn take_shift(&'static self) -> Option<Shift>;
-}
-
-impl TakeShift for std::thread::LocalKey<RefCell<ManuallyDrop<Option<Shift>>>> {
-    fn take_shift(&'static self) -> Option<Shift> {
-        self.with_borrow_mut(|shift| shift.take())
-    }
 }
 
 /// Comes back after a time, or earlier if that is already arranged.
 fn retry_after(after: ngx_msec_t) {
     let retry = &raw mut RETRY;
-    // SAFETY: the static is ours; without a handler it was never prepared and there is no loop.
-    // The keys are times of nginx's clock, which may wrap.
+    if RHYTHM.get().interval == 0 {
+        // This process has no event loop.
+        return;
+    }
+    // SAFETY: the static is ours. The keys are times of nginx's clock, which may wrap.
     unsafe {
         if (*retry).event.handler.is_none() {
-            return;
+            prepare(retry, on_retry, Log::current());
         }
         let key = ngx_current_msec.wrapping_add(after);
         let earlier = (*retry).event.timer.key.wrapping_sub(key) as isize <= 0;
@@ -176,10 +161,9 @@ fn retry_after(after: ngx_msec_t) {
 
 /// Reaps the programs that have ended; true if some have not.
 pub fn reap() -> bool {
-    PROGRAMS.with_borrow_mut(|programs| {
-        programs.retain_mut(|program| !program.poll());
-        !programs.is_empty()
-    })
+    let mut programs = PROGRAMS.borrow_mut();
+    programs.retain_mut(|program| !program.poll());
+    !programs.is_empty()
 }
 
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
@@ -205,7 +189,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     let Some(member) = member() else {
         return;
     };
-    if let Some(shift) = SHIFT.take_shift() {
+    if let Some(shift) = SHIFT.take() {
         work(shift);
         return;
     }
@@ -294,7 +278,7 @@ fn look(member: Member, now: u64, closely: Look) {
             retry_after(wait as ngx_msec_t);
         }
     }
-    if !findings.work || SHIFT.with_borrow(|shift| shift.is_some()) {
+    if !findings.work || SHIFT.borrow().is_some() {
         return;
     }
     // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
@@ -340,7 +324,7 @@ fn look(member: Member, now: u64, closely: Look) {
 /// Goes on with what was begun, and comes back later if that is not all.
 fn work(mut shift: Shift) {
     if !shift.hold.run(&mut shift.transitions, Patience::ComeBack) {
-        SHIFT.with_borrow_mut(|place| **place = Some(shift));
+        SHIFT.replace(Some(shift));
         retry_after(SOON);
     }
 }

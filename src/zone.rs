@@ -17,6 +17,7 @@ use roster::{Geometry, Roster};
 use crate::conf::Conf;
 use crate::lock::Lock;
 use crate::log::Log;
+use crate::process::PerProcess;
 
 /// What the module keeps at the start of its memory in the zone; the roster follows.
 #[repr(C)]
@@ -38,10 +39,8 @@ const _: () = {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Zone(NonNull<ZoneHead>);
 
-thread_local! {
-    /// The generation this process committed last, so that a new zone goes on numbering.
-    static LAST_GENERATION: Cell<u64> = const { Cell::new(0) };
-}
+/// The generation this process committed last, so that a new zone goes on numbering.
+static LAST_GENERATION: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
 
 /// Remembers the newest generation, for a zone that may follow this one.
 pub fn remember_generation(generation: u64) {

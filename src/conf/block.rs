@@ -262,7 +262,7 @@ unsafe extern "C" fn cmd_on(
         handle(cf, conf, |conf, arguments| {
             let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
             let on = on::parse(&words, cycle)?;
-            conf.callbacks.get_mut().push(on.into());
+            conf.callbacks.push(on);
             Ok(())
         })
     }

@@ -46,6 +46,9 @@ typedef struct {
 
     const char  *reason;       /* "signal 9", "exit 1", "unknown", or NULL */
     int          core;         /* 1 if the lost worker dumped core */
+
+    int64_t      connections;  /* open in a worker that drains, or nil */
+    int64_t      duration;     /* of the load or of draining, ms, or nil */
 } ngx_worker_manager_event_t;
 
 

@@ -10,6 +10,8 @@ use ngx::ffi::{ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_
 use roster::Kind;
 
 use crate::callback::Callback;
+use crate::clock;
+use crate::lifecycle;
 use crate::process;
 
 mod block;
@@ -33,6 +35,12 @@ pub struct Conf {
     pub failed: Option<ngx_msec_t>,
     /// How long a program may run, milliseconds.
     pub exec_timeout: Option<ngx_msec_t>,
+    /// How long a worker may drain until that is told, milliseconds; none for ever.
+    pub draining_warn: Option<ngx_msec_t>,
+    /// When this configuration began to be read, milliseconds of the monotonic clock.
+    pub began: u64,
+    /// Whether it got as far as `init_module`.
+    pub loaded: Cell<bool>,
     /// The zone, once the block is read.
     pub shm_zone: *mut ngx_shm_zone_t,
     /// What runs for which event.
@@ -120,6 +128,15 @@ impl Conf {
     /// # Safety
     /// `cycle` is a live cycle whose modules include this one or which has no configuration yet.
     pub unsafe fn of<'a>(cycle: *const ngx_cycle_t) -> Option<&'a Conf> {
+        // SAFETY: the caller vouches for the cycle.
+        unsafe { Conf::of_module(cycle) }.filter(|conf| conf.enabled)
+    }
+
+    /// The configuration of a cycle, with a `worker_manager` block or without.
+    ///
+    /// # Safety
+    /// As for `of`.
+    pub unsafe fn of_module<'a>(cycle: *const ngx_cycle_t) -> Option<&'a Conf> {
         // SAFETY: conf_ctx has an entry for every module of the cycle; ours is what `create`
         // returned, and it lives as long as the cycle's pool.
         unsafe {
@@ -127,8 +144,7 @@ impl Conf {
                 return None;
             }
             let index = crate::ngx_worker_manager_module.index;
-            let conf = (*(*cycle).conf_ctx.add(index)).cast::<Conf>();
-            conf.as_ref().filter(|conf| conf.enabled)
+            (*(*cycle).conf_ctx.add(index)).cast::<Conf>().as_ref()
         }
     }
 
@@ -140,6 +156,9 @@ impl Conf {
             interval: None,
             failed: None,
             exec_timeout: None,
+            draining_warn: None,
+            began: clock::monotonic(),
+            loaded: Cell::new(false),
             shm_zone: ptr::null_mut(),
             callbacks: Callbacks::default(),
             environment: RefCell::new(Vec::new()),
@@ -173,7 +192,11 @@ unsafe extern "C" fn destroy(conf: *mut c_void) {
         return;
     }
     // SAFETY: this is the pointer that `create` took from its Box, and pools clean up once.
-    drop(unsafe { Box::from_raw(conf.cast::<Conf>()) });
+    let conf = unsafe { Box::from_raw(conf.cast::<Conf>()) };
+    if !conf.loaded.get() {
+        // ngx_init_cycle() destroys the pool of a cycle that came to nothing.
+        lifecycle::load_failed(conf.began);
+    }
 }
 
 /// Type that a zone's memory belongs to: nginx reuses a zone only for the same tag.

@@ -112,8 +112,8 @@ impl<'a> Hold<'a> {
         Ok(recorded)
     }
 
-    /// Tells what is recorded, then records and tells the transitions in turn, and then the ends
-    /// of generations that are over by that. True once all is done; false if it has to be called
+    /// Tells what is recorded, then records and tells the transitions in turn, and then that
+    /// generations are ready or over by that. True once all is done; false if it has to be called
     /// again, which only [`Patience::ComeBack`] does.
     pub fn run(&mut self, transitions: &mut Vec<Transition>, patience: Patience) -> bool {
         loop {
@@ -121,10 +121,14 @@ impl<'a> Hold<'a> {
                 return false;
             }
             let next = if transitions.is_empty() {
-                let Some(generation) = self.zone.roster().over() else {
+                let (roster, pid) = (self.zone.roster(), process::pid());
+                if let Some(generation) = roster.ready() {
+                    Transition::MasterReady { generation, pid }
+                } else if let Some(generation) = roster.over() {
+                    Transition::MasterExit { generation, pid }
+                } else {
                     return true;
-                };
-                Transition::MasterExit { generation, pid: process::pid() }
+                }
             } else {
                 transitions.remove(0)
             };
@@ -228,6 +232,11 @@ fn kind_of(transition: &Transition) -> roster::Kind {
     use roster::Kind;
     match transition {
         Transition::MasterStart { .. } => Kind::MasterStart,
+        Transition::MasterReady { .. } => Kind::MasterReady,
+        Transition::MasterLost { .. } => Kind::MasterLost,
+        Transition::ReloadFailed { .. } => Kind::ReloadFailed,
+        Transition::WorkerDraining { .. } => Kind::WorkerDraining,
+        Transition::WorkerStuck { .. } => Kind::WorkerStuck,
         Transition::MasterExit { .. } => Kind::MasterExit,
         Transition::WorkerStart { .. } => Kind::WorkerStart,
         Transition::WorkerExit { .. } => Kind::WorkerExit,

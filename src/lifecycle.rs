@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
-use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_str_t};
+use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
 use roster::{Full, Reason, Transition};
 
 use crate::clock;
@@ -53,6 +53,10 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
         let old = if load == Load::Cold { core::ptr::null() } else { (*cycle).old_cycle };
         (load, Log::of(cycle), Conf::of(old), Conf::of(cycle))
     };
+    // SAFETY: as above.
+    if let Some(conf) = unsafe { Conf::of_module(cycle) } {
+        conf.loaded.set(true);
+    }
     if load == Load::Test {
         return;
     }
@@ -64,9 +68,12 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
     let new = new_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     if let Some((conf, zone)) = new {
         // SAFETY: as above.
-        unsafe { remember_environment(cycle, conf) };
+        let workers = unsafe {
+            remember_environment(cycle, conf);
+            process::worker_processes(cycle)
+        };
         let before = old.filter(|(_, old_zone)| *old_zone == zone).map(|(conf, _)| conf);
-        commit(zone, before, conf, load, log);
+        commit(zone, before, conf, load, workers, log);
     }
     if let Some((conf, zone)) = old.filter(|(_, zone)| new.is_none_or(|(_, new)| new != *zone)) {
         leave(zone, conf, load, new_conf, log);
@@ -74,7 +81,14 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
 }
 
 /// A new generation begins.
-fn commit<'a>(zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, load: Load, log: Log) {
+fn commit<'a>(
+    zone: Zone,
+    before: Option<&'a Conf>,
+    conf: &'a Conf,
+    load: Load,
+    workers: u32,
+    log: Log,
+) {
     // Until it has, the configuration before it is in force.
     let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log) else {
         return;
@@ -85,7 +99,13 @@ fn commit<'a>(zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, load: Load, 
     hold.use_conf(conf);
     let generation = hold.roster().current_generation() + 1;
     conf.generation.set(generation);
-    if let Err(full) = hold.record(Transition::MasterStart { pid: process::pid() }) {
+    let start = Transition::MasterStart {
+        pid: process::pid(),
+        workers,
+        began: conf.began,
+        reload: load != Load::Cold,
+    };
+    if let Err(full) = hold.record(start) {
         conf.generation.set(0);
         hold.roster().retire_all();
         log!(
@@ -117,6 +137,27 @@ fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &
     }
     drop(hold);
     watch::start(conf, log);
+}
+
+/// A configuration that began to be read at `began` came to nothing: its cycle's pool is destroyed
+/// before `init_module`. The one before it goes on.
+pub fn load_failed(began: u64) {
+    if !process::is_loading() {
+        return;
+    }
+    // SAFETY: until a load succeeds, nginx's global cycle is the one before it, which is live.
+    let (log, conf) = unsafe { (Log::current(), Conf::of(ngx_cycle.cast())) };
+    let conf = conf.filter(|conf| conf.generation.get() != 0);
+    let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
+        return;
+    };
+    // With `master_process off` what the event loop has begun holds the lock.
+    let Some(mut hold) = watch::take_over().or_else(|| Hold::take(zone, conf, log)) else {
+        return;
+    };
+    let mut transitions = losses_known_to_master(&hold);
+    transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
+    hold.run(&mut transitions, Patience::Wait);
 }
 
 /// The node leaves a zone: the new configuration has another, or none.
@@ -229,10 +270,11 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     };
     let me = hold.roster().worker(member.slot);
     let me = me.filter(|w| w.generation == member.generation && w.pid == member.pid);
-    let mut transitions = Vec::new();
+    // A worker that drains and has nothing to do ends before it could say the former.
+    let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
     if process::is_orphan() {
         // Nobody will start another generation, and nobody else buries the dead.
-        transitions = losses_seen_by_orphan(&hold, member.slot);
+        transitions.extend(losses_seen_by_orphan(&hold, member.slot));
         hold.roster().retire_all();
     }
     if let Some(me) = me {

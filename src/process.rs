@@ -2,10 +2,12 @@
 
 use core::ffi::c_int;
 use core::ops::Deref;
+use core::slice;
 
 use ngx::ffi::{
-    ngx_cycle_t, ngx_parent, ngx_process, ngx_process_slot, ngx_processes, ngx_test_config,
-    ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_parent, ngx_process,
+    ngx_process_slot, ngx_processes, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
+    NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
 };
 use roster::Reason;
 
@@ -74,6 +76,47 @@ pub unsafe fn load(cycle: *const ngx_cycle_t) -> Load {
     }
 }
 
+/// How many workers a configuration asks for.
+///
+/// # Safety
+/// `cycle` is a live cycle whose configuration is complete.
+pub unsafe fn worker_processes(cycle: *const ngx_cycle_t) -> u32 {
+    // SAFETY: conf_ctx has the core module's configuration, which init_conf has completed.
+    unsafe {
+        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
+        if (*core).master == 0 {
+            return 1;
+        }
+        u32::try_from((*core).worker_processes).unwrap_or(0)
+    }
+}
+
+/// Whether this process loads configurations: a master, or the one process of
+/// `master_process off`. Not `nginx -t` and `nginx -s`, which read them too.
+pub fn is_loading() -> bool {
+    // SAFETY: plain globals, set in main() before the configuration is read.
+    let (process, test) = unsafe { (ngx_process as u32, ngx_test_config) };
+    test == 0 && matches!(process, NGX_PROCESS_MASTER | NGX_PROCESS_SINGLE)
+}
+
+/// The connections this worker has open, to clients and upstreams: what nginx itself counts as
+/// left open when a worker ends (`ngx_worker_process_exit`).
+pub fn connections() -> u32 {
+    // SAFETY: the global cycle of a worker has connection_n connections, each with its read event.
+    unsafe {
+        let cycle = ngx_cycle;
+        let connections = slice::from_raw_parts((*cycle).connections, (*cycle).connection_n);
+        let open = connections.iter().filter(|c| {
+            // -1 is a free one, -2 what modules use to be called when nginx closes idle ones.
+            c.fd >= 0
+                && c.read.as_ref().is_some_and(|read| {
+                    read.accept() == 0 && read.channel() == 0 && read.resolver() == 0
+                })
+        });
+        open.count() as u32
+    }
+}
+
 /// Classifies `init_process`.
 pub fn role() -> Role {
     // SAFETY: a plain global, written before init_process is called.
@@ -117,6 +160,12 @@ pub fn slot() -> u32 {
 pub fn is_orphan() -> bool {
     // SAFETY: getppid can't fail; ngx_parent was set by ngx_spawn_process in the child.
     is_worker() && unsafe { libc::getppid() != ngx_parent }
+}
+
+/// This worker's master, also when it is gone.
+pub fn master() -> i32 {
+    // SAFETY: a plain global, set by ngx_spawn_process in the child.
+    unsafe { ngx_parent }
 }
 
 /// The process that was in this worker's slot before it, and how it ended. The child is a copy of
@@ -172,10 +221,35 @@ pub fn is_gone(pid: i32, since_boot: u64) -> bool {
     if unsafe { libc::kill(pid as c_int, 0) } != 0 {
         return std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
     }
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        // It exists, or did a moment ago, and /proc is not to be had: believe the former.
-        return false;
-    };
+    // It exists, or did a moment ago; if /proc is not to be had, believe the former.
+    stat(pid).is_some_and(|stat| stat.dead || stat.began > since_boot)
+}
+
+/// Whether the process with this pid is another one than that which registered at this time.
+pub fn is_replaced(pid: i32, since_boot: u64) -> bool {
+    stat(pid).is_some_and(|stat| stat.began > since_boot)
+}
+
+/// How a process ended that its parent has not reaped yet: workers may read that of each other,
+/// since they run as the same user and a dead process has no memory to be protected.
+pub fn zombie(pid: i32) -> Option<Reason> {
+    // What may not be read reads 0, too.
+    let stat = stat(pid).filter(|stat| stat.dead && stat.status != 0)?;
+    Some(Reason::from_wait_status(stat.status))
+}
+
+struct Stat {
+    /// Dead and not reaped.
+    dead: bool,
+    /// The wait status of the dead.
+    status: i32,
+    /// When it began at the earliest, milliseconds since boot.
+    began: u64,
+}
+
+/// What `/proc` tells of a process.
+fn stat(pid: i32) -> Option<Stat> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // After the program's name, which may hold anything: state, then start time as 20th, in ticks.
     let mut fields = stat.rsplit(')').next().unwrap_or("").split_ascii_whitespace();
     let state = fields.next().unwrap_or("");
@@ -183,5 +257,8 @@ pub fn is_gone(pid: i32, since_boot: u64) -> bool {
     // SAFETY: sysconf has no preconditions.
     let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     // One tick of grace: the start is rounded.
-    state == "Z" || state == "X" || (began.saturating_sub(1)) * 1000 / ticks_per_second > since_boot
+    let began = began.saturating_sub(1) * 1000 / ticks_per_second;
+    // The 52nd field, 30 after the start.
+    let status = fields.nth(29).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Some(Stat { dead: state == "Z" || state == "X", status, began })
 }

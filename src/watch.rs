@@ -1,14 +1,9 @@
 //! What runs in the event loop of a serving worker: its heartbeat, the look at the others', and
 //! what is left to do of events told from there. Nothing here ever waits.
 
-use core::ffi::c_void;
-
 use std::cell::{Cell, RefCell};
 
-use ngx::ffi::{
-    ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_event_t,
-    ngx_event_timer_rbtree, ngx_msec_t,
-};
+use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
 use roster::{Reason, Transition, WorkerView};
 
 use crate::callback::Running;
@@ -19,12 +14,25 @@ use crate::lifecycle::{member, Member};
 use crate::log::Log;
 use crate::process::{self, PerProcess};
 
+mod drain;
+mod kin;
+mod pidfd;
+mod timer;
+
+use timer::Timer;
+
 /// How soon to come back to a lock that is busy or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
+/// How soon to come back to a death whose cause is not known yet, milliseconds.
+const AT_ONCE: ngx_msec_t = 1;
 /// How often to look whether programs nobody waits for have ended, milliseconds.
 const REAP: ngx_msec_t = 100;
 /// The longest time between a suspicion and the judgement, milliseconds.
 const CONFIRM: u64 = 1000;
+/// How long after its start a worker begins to watch others, milliseconds: once the start, which
+/// should not take longer for that, is over, and before nginx tells the workers before it to quit,
+/// 100 ms after it has started these (`ngx_master_process_cycle`).
+const SETTLE: u64 = 50;
 
 /// What the event loop has begun and not finished.
 struct Shift {
@@ -32,67 +40,56 @@ struct Shift {
     transitions: Vec<Transition>,
 }
 
-/// The rhythm of this worker.
-#[derive(Clone, Copy, Default)]
+/// The rhythm of this worker; all times are of the monotonic clock, milliseconds, 0 for never.
+#[derive(Clone, Copy)]
 struct Rhythm {
+    /// 0 in a process without event loop.
     interval: u64,
     failed: u64,
     /// The last heartbeat.
     beat: u64,
-    /// When to look again at workers that seemed hung; 0 if none did.
+    /// When to look again at workers that seemed hung.
     confirm_at: u64,
+    /// When to see again who is to be watched.
+    tend_at: u64,
+    /// When to tell that this worker drains for too long.
+    stuck_at: u64,
+}
+
+impl Rhythm {
+    const NONE: Rhythm =
+        Rhythm { interval: 0, failed: 0, beat: 0, confirm_at: 0, tend_at: 0, stuck_at: 0 };
+
+    /// Changes the rhythm.
+    fn update(change: impl FnOnce(&mut Rhythm)) {
+        let mut rhythm = RHYTHM.get();
+        change(&mut rhythm);
+        RHYTHM.set(rhythm);
+    }
 }
 
 static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None));
 static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
-static RHYTHM: PerProcess<Cell<Rhythm>> =
-    PerProcess(Cell::new(Rhythm { interval: 0, failed: 0, beat: 0, confirm_at: 0 }));
+static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
 
-/// A timer of the event loop. nginx reads `data` as a connection when it logs at debug level.
-struct Timer {
-    event: ngx_event_t,
-    connection: ngx_connection_t,
+static mut HEARTBEAT: Timer = Timer::new();
+static mut RETRY: Timer = Timer::new();
+
+fn arm_heartbeat(log: Log) {
+    let interval = RHYTHM.get().interval as ngx_msec_t;
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe { Timer::arm(&raw mut HEARTBEAT, interval, on_heartbeat, log) };
 }
 
-// SAFETY: an event and a connection are plain data, and all zeros is how nginx itself makes them.
-static mut HEARTBEAT: Timer = unsafe { core::mem::zeroed() };
-// SAFETY: as above.
-static mut RETRY: Timer = unsafe { core::mem::zeroed() };
-
-/// Points a timer at its handler.
-///
-/// # Safety
-/// `timer` is one of the statics above, and this thread the only one to use it.
-unsafe fn prepare(timer: *mut Timer, handler: unsafe extern "C" fn(*mut ngx_event_t), log: Log) {
-    // SAFETY: the caller vouches for the timer.
-    unsafe {
-        (*timer).connection.fd = -1;
-        (*timer).event.data = (&raw mut (*timer).connection).cast::<c_void>();
-        (*timer).event.handler = Some(handler);
-        (*timer).event.log = log.as_ptr();
-        // A worker that shuts down gracefully does not wait for it: ngx_event_no_timers_left().
-        (*timer).event.set_cancelable(1);
+/// Comes back after a time, or earlier if that is already arranged.
+fn retry_after(after: ngx_msec_t) {
+    if RHYTHM.get().interval == 0 {
+        return;
     }
-}
-
-fn arm(timer: *mut Timer, after: ngx_msec_t) {
-    // SAFETY: the timer was prepared, and the event loop is this thread's.
+    // SAFETY: a static, and the event loop is this thread's.
     unsafe {
-        // nginx keeps an earlier setting that is near enough; here the new one counts.
-        disarm(timer);
-        ngx_add_timer(&raw mut (*timer).event, after);
-    }
-}
-
-/// Takes a timer out of the event loop.
-///
-/// # Safety
-/// `timer` is one of the statics above.
-unsafe fn disarm(timer: *mut Timer) {
-    // SAFETY: the caller vouches for the timer; timer_set says whether it is in the tree.
-    unsafe {
-        if (*timer).event.timer_set() != 0 {
-            ngx_del_timer(&raw mut (*timer).event);
+        if !Timer::is_due_within(&raw const RETRY, after) {
+            Timer::arm(&raw mut RETRY, after, on_retry, Log::current());
         }
     }
 }
@@ -105,30 +102,48 @@ pub fn start(conf: &Conf, log: Log) {
         log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
         return;
     }
+    let now = clock::monotonic();
     RHYTHM.set(Rhythm {
         interval: conf.interval() as u64,
         failed: conf.failed() as u64,
-        beat: clock::monotonic(),
-        confirm_at: 0,
+        beat: now,
+        tend_at: if process::is_worker() { now + SETTLE } else { 0 },
+        ..Rhythm::NONE
     });
-    // SAFETY: nginx is single-threaded, and the static is used here only.
-    unsafe { prepare(&raw mut HEARTBEAT, on_heartbeat, log) };
-    arm(&raw mut HEARTBEAT, conf.interval());
+    arm_heartbeat(log);
+    if process::is_worker() {
+        drain::expect(log);
+        retry_after(SETTLE as ngx_msec_t);
+    }
     if reap() {
         retry_after(REAP);
     }
 }
 
-/// Ends the heartbeat. What the event loop had begun is handed over, to be finished.
+/// Ends the heartbeat. What the event loop had begun is handed over, finished.
 pub fn stop() -> Option<Hold<'static>> {
-    // SAFETY: these statics are ours, zeroed or prepared.
+    RHYTHM.set(Rhythm::NONE);
+    // SAFETY: statics, and the event loop is this thread's.
     unsafe {
-        disarm(&raw mut HEARTBEAT);
-        disarm(&raw mut RETRY);
+        Timer::disarm(&raw mut HEARTBEAT);
+        Timer::disarm(&raw mut RETRY);
     }
+    take_over()
+}
+
+/// Hands over what the event loop had begun, finished.
+pub fn take_over() -> Option<Hold<'static>> {
     let Shift { mut hold, mut transitions } = SHIFT.take()?;
     hold.run(&mut transitions, Patience::Wait);
     Some(hold)
+}
+
+/// That this worker, which is about to end, drains, if nobody was told.
+pub fn untold_draining(me: WorkerView) -> Option<Transition> {
+    drain::is_untold().then(|| {
+        drain::told();
+        Transition::WorkerDraining { slot: me.slot, connections: process::connections() }
+    })
 }
 
 /// Takes care of a program that nobody waits for, until it can be reaped. A master has no event
@@ -137,26 +152,6 @@ pub fn adopt(running: Running) {
     reap();
     PROGRAMS.borrow_mut().push(running);
     retry_after(REAP);
-}
-
-/// Comes back after a time, or earlier if that is already arranged.
-fn retry_after(after: ngx_msec_t) {
-    let retry = &raw mut RETRY;
-    if RHYTHM.get().interval == 0 {
-        // This process has no event loop.
-        return;
-    }
-    // SAFETY: the static is ours. The keys are times of nginx's clock, which may wrap.
-    unsafe {
-        if (*retry).event.handler.is_none() {
-            prepare(retry, on_retry, Log::current());
-        }
-        let key = ngx_current_msec.wrapping_add(after);
-        let earlier = (*retry).event.timer.key.wrapping_sub(key) as isize <= 0;
-        if (*retry).event.timer_set() == 0 || !earlier {
-            arm(retry, after);
-        }
-    }
 }
 
 /// Reaps the programs that have ended; true if some have not.
@@ -178,8 +173,10 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     member.zone.roster().beat(member.slot, now);
     rhythm.beat = now;
     RHYTHM.set(rhythm);
+    let log = Log::current();
+    kin::tend(&member, now, log);
     look(member, now, if late { Look::AtItself } else { Look::First });
-    arm(&raw mut HEARTBEAT, rhythm.interval as ngx_msec_t);
+    arm_heartbeat(log);
 }
 
 unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
@@ -189,26 +186,37 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     let Some(member) = member() else {
         return;
     };
+    let now = clock::monotonic();
+    let rhythm = RHYTHM.get();
+    if rhythm.tend_at != 0 && now >= rhythm.tend_at {
+        Rhythm::update(|rhythm| rhythm.tend_at = 0);
+        kin::tend(&member, now, Log::current());
+    }
     if let Some(shift) = SHIFT.take() {
         work(shift);
-        return;
-    }
-    let now = clock::monotonic();
-    let mut rhythm = RHYTHM.get();
-    let confirm_at = rhythm.confirm_at;
-    if confirm_at == 0 || now < confirm_at {
+    } else if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
         look(member, now, Look::First);
     } else {
-        rhythm.confirm_at = 0;
-        RHYTHM.set(rhythm);
+        Rhythm::update(|rhythm| rhythm.confirm_at = 0);
         // Late again: no judgement this time either.
-        if now - confirm_at <= rhythm.failed / 2 {
-            look(member, now, Look::Second);
+        let late = now - rhythm.confirm_at > rhythm.failed / 2;
+        look(member, now, if late { Look::AtItself } else { Look::Second });
+    }
+    let rhythm = RHYTHM.get();
+    for at in [rhythm.confirm_at, rhythm.tend_at, rhythm.stuck_at] {
+        if at > now {
+            retry_after((at - now) as ngx_msec_t);
+        } else if at != 0 {
+            // What is left waits for the lock, or for a program.
+            retry_after(SOON);
         }
     }
-    let confirm_at = RHYTHM.get().confirm_at;
-    if confirm_at != 0 {
-        retry_after(confirm_at.saturating_sub(now) as ngx_msec_t);
+}
+
+/// Something has happened that this worker should tell, if nobody is quicker.
+fn wake() {
+    if let Some(member) = member() {
+        look(member, clock::monotonic(), Look::AtItself);
     }
 }
 
@@ -232,10 +240,24 @@ struct Findings {
 
 fn find(member: &Member, now: u64, closely: Look) -> Findings {
     let roster = member.zone.roster();
+    let news = kin::news(roster, now);
+    if news.wait {
+        retry_after(AT_ONCE);
+    }
+    if news.tend {
+        Rhythm::update(|rhythm| rhythm.tend_at = now);
+        retry_after(0);
+    }
+    let rhythm = RHYTHM.get();
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
         // taken and this comes to nothing.
-        work: roster.pending().is_some() || roster.over().is_some(),
+        work: roster.pending().is_some()
+            || roster.over().is_some()
+            || roster.ready().is_some()
+            || !news.transitions.is_empty()
+            || drain::is_untold()
+            || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
         suspects: false,
     };
     for w in roster.workers() {
@@ -270,11 +292,10 @@ fn judge(w: &WorkerView) -> Option<Transition> {
 fn look(member: Member, now: u64, closely: Look) {
     let findings = find(&member, now, closely);
     if findings.suspects && closely == Look::First {
-        let mut rhythm = RHYTHM.get();
+        let rhythm = RHYTHM.get();
         if rhythm.confirm_at == 0 {
             let wait = (rhythm.failed / 2).clamp(1, CONFIRM);
-            rhythm.confirm_at = now + wait;
-            RHYTHM.set(rhythm);
+            Rhythm::update(|rhythm| rhythm.confirm_at = now + wait);
             retry_after(wait as ngx_msec_t);
         }
     }
@@ -289,22 +310,23 @@ fn look(member: Member, now: u64, closely: Look) {
     let Some(hold) = Hold::try_take(member.zone, conf, log) else {
         if closely == Look::Second {
             // What was seen twice need not be confirmed again.
-            let mut rhythm = RHYTHM.get();
-            rhythm.confirm_at = now;
-            RHYTHM.set(rhythm);
+            Rhythm::update(|rhythm| rhythm.confirm_at = now);
         }
         retry_after(SOON);
         return;
     };
     // Under the lock nobody else changes anything: look again.
-    let mut transitions = Vec::new();
+    let mut transitions = kin::news(hold.roster(), now).transitions;
+    if !transitions.is_empty() {
+        // Others are to be watched then.
+        Rhythm::update(|rhythm| rhythm.tend_at = now);
+        retry_after(0);
+    }
     for w in hold.roster().workers() {
+        let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
         if w.slot == member.slot {
-            if w.hung {
-                log!(log, Notice, "worker_manager: this worker was hung and goes on");
-                transitions.push(Transition::WorkerRecovered { slot: w.slot });
-            }
-        } else if closely == Look::Second && w.is_overdue(now) {
+            transitions.extend(of_itself(&w, now, conf, log));
+        } else if closely == Look::Second && w.is_overdue(now) && !transitions.iter().any(is_lost) {
             let judgement = judge(&w);
             if let Some(Transition::WorkerHung { .. }) = judgement {
                 log!(
@@ -319,6 +341,30 @@ fn look(member: Member, now: u64, closely: Look) {
         }
     }
     work(Shift { hold, transitions });
+}
+
+/// What this worker has to tell of itself.
+fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition> {
+    let slot = me.slot;
+    let mut transitions = Vec::new();
+    if me.hung {
+        log!(log, Notice, "worker_manager: this worker was hung and goes on");
+        transitions.push(Transition::WorkerRecovered { slot });
+    }
+    if let Some(draining) = untold_draining(*me) {
+        transitions.push(draining);
+        Rhythm::update(|rhythm| {
+            // Those who were watched may have another place in the ring now.
+            rhythm.tend_at = now;
+            rhythm.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
+        });
+    }
+    let rhythm = RHYTHM.get();
+    if rhythm.stuck_at != 0 && now >= rhythm.stuck_at {
+        Rhythm::update(|rhythm| rhythm.stuck_at = 0);
+        transitions.push(Transition::WorkerStuck { slot, connections: process::connections() });
+    }
+    transitions
 }
 
 /// Goes on with what was begun, and comes back later if that is not all.

@@ -17,8 +17,9 @@ subtest 'the example library tells every event' => sub {
     $node->down;
     my @notes = map { s/^(\w+\(\d+)-\d+/$1-/r } split /\n/, $node->read('out/notes');
     is_deeply(\@notes, [
-        'master_start(1, -,0,-) ', 'worker_start(1-, -,1,-) ', 'worker_lost(1-, -,1,-) signal 9',
-        'worker_start(1-, -,1,-) ', 'worker_exit(1-, -,1,-) ', 'master_exit(1, -,0,-) ',
+        'master_start(1, -,0,-) ', 'worker_start(1-, -,1,-) ', 'master_ready(1, -,1,-) ',
+        'worker_lost(1-, -,1,-) signal 9', 'worker_start(1-, -,1,-) ',
+        'worker_draining(1-, -,1,-) ', 'worker_exit(1-, -,1,-) ', 'master_exit(1, -,0,-) ',
     ], 'in order');
     $node->laws_hold('the laws hold', final => 1);
 };

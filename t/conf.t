@@ -123,7 +123,7 @@ worker_manager { on worker_born log info "x"; }
 --- config
 --- must_die
 --- error_log eval
-qr/"on" directive has the unknown event "worker_born", known are master_start, master_exit, worker_start, worker_exit, worker_lost, worker_hung, worker_recovered and \* in .*nginx.conf:\d+/
+qr/"on" directive has the unknown event "worker_born", known are master_start, master_ready, master_exit, master_lost, reload_failed, worker_start, worker_draining, worker_stuck, worker_exit, worker_lost, worker_hung, worker_recovered and \* in .*nginx.conf:\d+/
 
 
 
@@ -173,7 +173,7 @@ worker_manager { on worker_start log info "x $n_most y"; }
 --- config
 --- must_die
 --- error_log eval
-qr/"on" directive has the unknown field "\$n_most", known are \$event, \$id, .*\$core in .*nginx.conf:\d+/
+qr/"on" directive has the unknown field "\$n_most", known are \$event, \$id, .*\$core, \$connections, \$duration in .*nginx.conf:\d+/
 
 
 

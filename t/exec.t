@@ -220,7 +220,8 @@ END
     my %told;
     $told{$_}++ for $node->log =~ /hook: told (\w+)/g;
     is_deeply(\%told,
-        { master_start => 2, master_exit => 2, worker_start => 4, worker_exit => 4 }, 'each ran');
+        { master_start => 2, master_ready => 2, master_exit => 2, worker_start => 4,
+            worker_draining => 4, worker_exit => 4 }, 'each ran');
     unlike($node->log, qr/unknown process|ECHILD|No child/, 'no status was lost or strange');
     unlike($node->log, qr/hook exited/, 'none failed');
     $node->laws_hold('the laws hold', final => 1);

@@ -14,10 +14,10 @@ subtest 'hang and recovery' => sub {
     $node->wait_events('worker_hung', 1);
     $node->signal('CONT', $stopped);
     $node->wait_events('worker_recovered', 1);
-    is_deeply([ (WorkerManager::told($node->events))[ 3, 4 ] ], [
+    is_deeply([ (WorkerManager::told($node->events))[ 4, 5 ] ], [
         'worker_hung(1-, -,2,-)', 'worker_recovered(1-, -,2,-)',
     ], 'once each');
-    is(($node->events)[$_]{pid}, $stopped, 'it is the one') for 3, 4;
+    is(($node->events)[$_]{pid}, $stopped, 'it is the one') for 4, 5;
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

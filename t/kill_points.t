@@ -133,6 +133,72 @@ for my $point (@POINTS) {
         $node->down;
         $node->laws_hold('the laws hold', final => 1);
     };
+
+    subtest "master_ready, $point" => sub {
+        my $node = WorkerManager->new(manager => $QUICK);
+        arm($node, "master_ready.$point");
+        $node->up;
+        fired($node, "master_ready.$point");
+        $node->wait_events('worker_start', 3);
+        $node->down;
+        is(scalar $node->kinds('master_ready'), 1, 'told once');
+        $node->laws_hold('the laws hold', final => 1);
+    };
+
+    subtest "worker_draining, $point" => sub {
+        my $node = WorkerManager->new(manager => $QUICK)->up;
+        my ($one) = $node->on_duty;
+        arm($node, "worker_draining.$point");
+        $node->signal('QUIT', $one);
+        fired($node, "worker_draining.$point");
+        $node->wait_events('worker_lost', 1);
+        $node->wait_events('worker_start', 3);
+        is(scalar $node->kinds('worker_draining'), $point eq 'planned' ? 0 : 1, 'told');
+        $node->down;
+        $node->laws_hold('the laws hold', final => 1);
+    };
+
+    subtest "worker_stuck, $point" => sub {
+        my $node = WorkerManager->new(manager => "$QUICK draining_warn 100ms;")->up;
+        my $held = $node->hold_connection(1);
+        arm($node, "worker_stuck.$point");
+        $node->signal('HUP');
+        fired($node, "worker_stuck.$point");
+        $node->wait_events('master_exit', 1, 1);
+        # After the first callback has begun, other generations run none.
+        is(scalar $node->kinds('worker_stuck'), $point eq 'planned' ? 0 : 1, 'told')
+            unless $point =~ /begun|called/;
+        $node->down;
+        $node->laws_hold('the laws hold', $point =~ /begun|called/ ? (gaps => 1) : (final => 1));
+    };
+
+    subtest "reload_failed, $point, in the master" => sub {
+        my $node = WorkerManager->new(manager => $QUICK)->up;
+        my @workers = $node->on_duty;
+        arm($node, "reload_failed.$point");
+        $node->configure(main => 'no_such_directive on;');
+        $node->signal('HUP');
+        fired($node, "reload_failed.$point");
+        $node->wait_events('master_lost', 1);
+        is(scalar $node->kinds('reload_failed'), $point eq 'planned' ? 0 : 1, 'told');
+        $node->signal('QUIT', @workers);
+        $node->wait_events('master_exit', 1);
+        $node->laws_hold('the laws hold', final => 1);
+    };
+
+    subtest "master_lost, $point" => sub {
+        my $node = WorkerManager->new(workers => 3, manager => $QUICK)->up;
+        my @workers = $node->on_duty;
+        arm($node, "master_lost.$point");
+        $node->signal('KILL');
+        fired($node, "master_lost.$point");
+        $node->wait_events('master_lost', 1);
+        $node->wait_events('worker_lost', 1);
+        $node->signal('QUIT', $node->on_duty);
+        $node->wait_events('master_exit', 1);
+        is(scalar $node->kinds('master_lost'), 1, 'told once');
+        $node->laws_hold('the laws hold', final => 1);
+    };
 }
 
 done_testing;

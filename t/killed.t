@@ -11,7 +11,7 @@ subtest 'kill -9 of a worker' => sub {
     my ($victim) = $node->on_duty;
     $node->signal('KILL', $victim);
     $node->wait_events('worker_start', 3);
-    is_deeply([ (WorkerManager::told($node->events))[ 3, 4 ] ], [
+    is_deeply([ (WorkerManager::told($node->events))[ 4, 5 ] ], [
         'worker_lost(1-, -,2,-; signal 9)', 'worker_start(1-, -,2,-)',
     ], 'lost, and another starts');
     is(($node->kinds('worker_lost'))[0]{pid}, $victim, 'it is the one');
@@ -73,13 +73,16 @@ subtest 'the master is killed' => sub {
     my $node = WorkerManager->new(manager => $QUICK)->up;
     my @workers = $node->on_duty;
     $node->signal('KILL');
-    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) });
+    $node->wait_events('master_lost', 1);
+    is_deeply([ map { $_->{pid} } $node->kinds('master_lost') ], [ $node->master ], 'it is told');
     like($node->get('/'), qr/ok/, 'the workers serve on');
+    $node->wait_for('another heartbeat of each', sub { $node->get('/') });
     $node->signal('QUIT', $workers[0]);
     $node->wait_events('worker_exit', 1);
     is(scalar $node->kinds('master_exit'), 0, 'one is left');
     $node->signal('QUIT', $workers[1]);
     $node->wait_events('master_exit', 1);
+    is(scalar $node->kinds('master_lost'), 1, 'once');
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -8,11 +8,13 @@ subtest 'cold start and quit' => sub {
     my $node = WorkerManager->new->up;
     is_deeply([ WorkerManager::told($node->events) ], [
         'master_start(1, -,0,-)', 'worker_start(1-, -,1,-)', 'worker_start(1-, -,2,-)',
+        'master_ready(1, -,2,-)',
     ], 'cold start');
     is_deeply([ sort map { $_->{worker} } $node->kinds('worker_start') ], [ 0, 1 ], 'indexes');
     like($node->get('/'), qr/ok/, 'it serves');
     $node->down('QUIT');
-    is_deeply([ (WorkerManager::told($node->events))[ 3 .. 5 ] ], [
+    is(scalar $node->kinds('worker_draining'), 2, 'both drain');
+    is_deeply([ (WorkerManager::told($node->events_but('worker_draining')))[ 4 .. 6 ] ], [
         'worker_exit(1-, -,2,-)', 'worker_exit(1-, -,1,-)', 'master_exit(1, -,0,-)',
     ], 'quit');
     $node->laws_hold('the laws hold', final => 1);
@@ -21,7 +23,7 @@ subtest 'cold start and quit' => sub {
 subtest 'stop' => sub {
     my $node = WorkerManager->new->up;
     $node->down('TERM');
-    is_deeply([ (WorkerManager::told($node->events))[ 3 .. 5 ] ], [
+    is_deeply([ (WorkerManager::told($node->events))[ 4 .. 6 ] ], [
         'worker_exit(1-, -,2,-)', 'worker_exit(1-, -,1,-)', 'master_exit(1, -,0,-)',
     ], 'stop');
     $node->laws_hold('the laws hold', final => 1);
@@ -31,9 +33,15 @@ subtest 'reload' => sub {
     my $node = WorkerManager->new->up;
     $node->reload(2);
     my @events = $node->events;
-    is((WorkerManager::told($events[3]))[0], 'master_start(2, 2,0,-)', 'the new generation');
+    is((WorkerManager::told($events[4]))[0], 'master_start(2, 2,0,-)', 'the new generation');
     is_deeply([ map { $_->{mine} } $node->kinds('worker_start', 2) ], [ 1, 2 ], 'its workers');
-    is_deeply([ map { $_->{mine} } $node->kinds('worker_exit', 1) ], [ 2, 1 ], 'the old ones go');
+    my ($ready) = $node->kinds('master_ready', 2);
+    is_deeply([ @$ready{qw(mine next)} ], [ 2, '-' ], 'which are all there then');
+    like($ready->{duration}, qr/^\d+\.\d{3}$/, 'and how long that took');
+    my @drain = $node->kinds('worker_draining', 1);
+    is(scalar @drain, 2, 'the old ones drain');
+    is_deeply([ map { $_->{next} } @drain ], [ 2, 2 ], 'once the new ones are there');
+    is_deeply([ map { $_->{mine} } $node->kinds('worker_exit', 1) ], [ 2, 1 ], 'and go');
     my ($end) = $node->kinds('master_exit', 1);
     is_deeply([ @$end{qw(prev mine)} ], [ '-', 0 ], 'and with them the old one');
     $node->down;

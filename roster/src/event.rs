@@ -20,14 +20,29 @@ pub enum Kind {
     WorkerHung = 6,
     /// A hung worker beat again.
     WorkerRecovered = 7,
+    /// All workers of a generation have started.
+    MasterReady = 8,
+    /// A worker was told to quit gracefully and has stopped accepting.
+    WorkerDraining = 9,
+    /// A worker drains for longer than it should.
+    WorkerStuck = 10,
+    /// A reload did not commit.
+    ReloadFailed = 11,
+    /// The master died and its workers live on.
+    MasterLost = 12,
 }
 
 impl Kind {
     /// Every kind, in the order documentation and messages list them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 12] = [
         Kind::MasterStart,
+        Kind::MasterReady,
         Kind::MasterExit,
+        Kind::MasterLost,
+        Kind::ReloadFailed,
         Kind::WorkerStart,
+        Kind::WorkerDraining,
+        Kind::WorkerStuck,
         Kind::WorkerExit,
         Kind::WorkerLost,
         Kind::WorkerHung,
@@ -44,6 +59,11 @@ impl Kind {
             Kind::WorkerLost => "worker_lost",
             Kind::WorkerHung => "worker_hung",
             Kind::WorkerRecovered => "worker_recovered",
+            Kind::MasterReady => "master_ready",
+            Kind::WorkerDraining => "worker_draining",
+            Kind::WorkerStuck => "worker_stuck",
+            Kind::ReloadFailed => "reload_failed",
+            Kind::MasterLost => "master_lost",
         }
     }
 
@@ -59,7 +79,14 @@ impl Kind {
 
     /// Whether it is about a generation as a whole, not one worker.
     pub const fn is_about_master(self) -> bool {
-        matches!(self, Kind::MasterStart | Kind::MasterExit)
+        matches!(
+            self,
+            Kind::MasterStart
+                | Kind::MasterReady
+                | Kind::MasterExit
+                | Kind::MasterLost
+                | Kind::ReloadFailed
+        )
     }
 
     fn from_number(number: u8) -> Option<Kind> {
@@ -77,6 +104,8 @@ pub enum Reason {
         /// Whether it dumped core.
         core: bool,
     },
+    /// Killed by the kernel, which had no memory left.
+    Oom,
     /// It exited without passing its exit hooks.
     Exit(u8),
     /// Nobody could learn why.
@@ -98,6 +127,7 @@ impl Reason {
         match reason {
             None => 0,
             Some(Reason::Unknown) => 1 << 24,
+            Some(Reason::Oom) => 4 << 24,
             Some(Reason::Exit(code)) => 2 << 24 | u32::from(code),
             Some(Reason::Signal { number, core }) => {
                 3 << 24 | u32::from(core) << 8 | u32::from(number)
@@ -108,6 +138,7 @@ impl Reason {
     fn from_bits(bits: u32) -> Option<Reason> {
         match bits >> 24 {
             1 => Some(Reason::Unknown),
+            4 => Some(Reason::Oom),
             2 => Some(Reason::Exit(bits as u8)),
             3 => Some(Reason::Signal { number: bits as u8, core: bits & 0x100 != 0 }),
             _ => None,
@@ -119,6 +150,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Signal { number, .. } => write!(f, "signal {number}"),
+            Reason::Oom => f.write_str("oom"),
             Reason::Exit(code) => write!(f, "exit {code}"),
             Reason::Unknown => f.write_str("unknown"),
         }
@@ -150,6 +182,10 @@ pub struct Event {
     pub n_older: u32,
     /// Why a worker was lost.
     pub reason: Option<Reason>,
+    /// Connections of a worker that drains.
+    pub connections: Option<u32>,
+    /// Milliseconds: of a load of the configuration until now, or since a worker began to drain.
+    pub duration: Option<u32>,
 }
 
 /// How an absent number lies in the zone.
@@ -169,7 +205,7 @@ fn some(number: u32) -> Option<u32> {
 
 impl Event {
     /// How many words of the zone an event takes.
-    pub(crate) const WORDS: usize = 7;
+    pub(crate) const WORDS: usize = 8;
 
     /// As it lies in the zone.
     pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
@@ -181,6 +217,7 @@ impl Event {
             pack(self.pid as u32, Reason::to_bits(self.reason)),
             pack(self.n_prev.unwrap_or(NIL), self.n_mine),
             pack(self.n_next.unwrap_or(NIL), self.n_older),
+            pack(self.connections.unwrap_or(NIL), self.duration.unwrap_or(NIL)),
         ]
     }
 
@@ -190,6 +227,7 @@ impl Event {
         let (pid, reason) = unpack(words[4]);
         let (n_prev, n_mine) = unpack(words[5]);
         let (n_next, n_older) = unpack(words[6]);
+        let (connections, duration) = unpack(words[7]);
         Some(Event {
             seq: words[0],
             time: words[1] as i64,
@@ -202,6 +240,8 @@ impl Event {
             n_next: some(n_next),
             n_older,
             reason: Reason::from_bits(reason),
+            connections: some(connections),
+            duration: some(duration),
         })
     }
 
@@ -240,6 +280,8 @@ mod tests {
             n_next: Some(0),
             n_older: 1,
             reason: Some(Reason::Signal { number: 11, core: true }),
+            connections: Some(17),
+            duration: None,
         }
     }
 
@@ -249,6 +291,7 @@ mod tests {
             for reason in [
                 None,
                 Some(Reason::Unknown),
+                Some(Reason::Oom),
                 Some(Reason::Exit(0)),
                 Some(Reason::Exit(255)),
                 Some(Reason::Signal { number: 9, core: false }),

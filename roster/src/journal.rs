@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 use crate::event::Event;
-use crate::layout::{JOURNAL_WORDS, NONE};
+use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
 use crate::table::Roster;
 
 /// What a generation's record becomes.
@@ -16,6 +16,9 @@ pub(crate) struct GenerationChange {
     pub retired: bool,
     pub running: u32,
     pub present: u32,
+    pub began: u64,
+    pub expected: u32,
+    pub ready: bool,
 }
 
 /// What a worker's record becomes.
@@ -32,6 +35,8 @@ pub(crate) struct WorkerChange {
     pub beat: u64,
     pub patience: u32,
     pub next: u32,
+    pub draining_since: u64,
+    pub stuck: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +48,18 @@ pub(crate) struct Change {
     pub current: u64,
     pub free_worker: u32,
     pub worker_limit: u32,
+    pub reloads: Reloads,
+    pub lost_master: u32,
     /// Whether every generation before the event's is retired by it.
     pub retires_older: bool,
 }
 
 fn pack(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
+}
+
+fn flags(first: bool, second: bool) -> u32 {
+    u32::from(first) | u32::from(second) << 1
 }
 
 fn low(word: u64) -> u32 {
@@ -66,53 +77,65 @@ impl Change {
         event.copy_from_slice(&self.event.to_words());
 
         let g = self.generation;
-        rest[0] = pack(g.slot, g.retired.into());
+        rest[0] = pack(g.slot, flags(g.retired, g.ready));
         rest[1] = g.number;
         rest[2] = pack(g.running, g.present);
-        rest[3] = self.current;
-        rest[4] = pack(self.free_worker, self.worker_limit);
-        rest[5] = self.retires_older.into();
-        rest[6] = pack(NONE, 0);
+        rest[3] = g.began;
+        rest[4] = pack(g.expected, self.lost_master);
+        rest[5] = self.current;
+        rest[6] = pack(self.free_worker, self.worker_limit);
+        rest[7] = self.retires_older.into();
+        rest[8] = pack(NONE, 0);
         if let Some(w) = self.worker {
-            rest[6] = pack(w.slot, w.hung.into());
-            rest[7] = w.generation;
-            rest[8] = pack(w.pid, w.index);
-            rest[9] = pack(w.process_slot, w.next);
-            rest[10] = w.since_boot;
-            rest[11] = w.beat;
-            rest[12] = w.patience.into();
+            rest[8] = pack(w.slot, flags(w.hung, w.stuck));
+            rest[9] = w.generation;
+            rest[10] = pack(w.pid, w.index);
+            rest[11] = pack(w.process_slot, w.next);
+            rest[12] = w.since_boot;
+            rest[13] = w.beat;
+            rest[14] = w.patience.into();
+            rest[15] = w.draining_since;
         }
+        rest[16..][..Reloads::WORDS].copy_from_slice(&self.reloads.to_words());
         words
     }
 
     fn from_words(words: &[u64; JOURNAL_WORDS]) -> Option<Change> {
         let (event, rest) = words.split_first_chunk::<{ Event::WORDS }>()?;
-        let worker = (low(rest[6]) != NONE).then(|| WorkerChange {
-            slot: low(rest[6]),
-            hung: high(rest[6]) != 0,
-            generation: rest[7],
-            pid: low(rest[8]),
-            index: high(rest[8]),
-            process_slot: low(rest[9]),
-            next: high(rest[9]),
-            since_boot: rest[10],
-            beat: rest[11],
-            patience: low(rest[12]),
+        let worker = (low(rest[8]) != NONE).then(|| WorkerChange {
+            slot: low(rest[8]),
+            hung: high(rest[8]) & 1 != 0,
+            stuck: high(rest[8]) & 2 != 0,
+            generation: rest[9],
+            pid: low(rest[10]),
+            index: high(rest[10]),
+            process_slot: low(rest[11]),
+            next: high(rest[11]),
+            since_boot: rest[12],
+            beat: rest[13],
+            patience: low(rest[14]),
+            draining_since: rest[15],
         });
+        let reloads = rest.get(16..)?.first_chunk().copied()?;
         Some(Change {
             event: Event::from_words(event)?,
             generation: GenerationChange {
                 slot: low(rest[0]),
                 number: rest[1],
-                retired: high(rest[0]) != 0,
+                retired: high(rest[0]) & 1 != 0,
+                ready: high(rest[0]) & 2 != 0,
                 running: low(rest[2]),
                 present: high(rest[2]),
+                began: rest[3],
+                expected: low(rest[4]),
             },
             worker,
-            current: rest[3],
-            free_worker: low(rest[4]),
-            worker_limit: high(rest[4]),
-            retires_older: rest[5] != 0,
+            current: rest[5],
+            free_worker: low(rest[6]),
+            worker_limit: high(rest[6]),
+            reloads: Reloads::from_words(reloads),
+            lost_master: high(rest[4]),
+            retires_older: rest[7] != 0,
         })
     }
 }
@@ -161,6 +184,9 @@ impl Roster<'_> {
             record.retired.store(g.retired.into(), Release);
             record.running.store(g.running, Release);
             record.present.store(g.present, Release);
+            record.began.store(g.began, Release);
+            record.expected.store(g.expected, Release);
+            record.ready.store(g.ready.into(), Release);
             record.number.store(g.number, Release);
         }
         step();
@@ -177,11 +203,15 @@ impl Roster<'_> {
                 record.beat.store(w.beat, Release);
                 record.patience.store(w.patience, Release);
                 record.next.store(w.next, Release);
+                record.draining_since.store(w.draining_since, Release);
+                record.stuck.store(w.stuck.into(), Release);
                 record.generation.store(w.generation, Release);
             }
         }
         step();
 
+        store(&self.head.reloads, &change.reloads.to_words());
+        self.head.lost_master.store(change.lost_master, Release);
         self.head.generation.store(change.current, Release);
         self.head.seq.store(event.seq, Release);
         step();
@@ -208,6 +238,8 @@ mod tests {
             n_next: None,
             n_older: 8,
             reason: None,
+            connections: Some(24),
+            duration: None,
         };
         let change = Change {
             event,
@@ -217,6 +249,9 @@ mod tests {
                 retired: true,
                 running: 10,
                 present: 11,
+                began: 25,
+                expected: 26,
+                ready: true,
             },
             worker: Some(WorkerChange {
                 slot: 12,
@@ -229,10 +264,20 @@ mod tests {
                 beat: 18,
                 patience: 23,
                 next: 19,
+                draining_since: 27,
+                stuck: true,
             }),
             current: 20,
             free_worker: 21,
             worker_limit: 22,
+            reloads: Reloads {
+                succeeded: 28,
+                failed: 29,
+                succeeded_at: 30,
+                failed_at: 31,
+                duration: 32,
+            },
+            lost_master: 33,
             retires_older: true,
         };
         assert_eq!(Change::from_words(&change.to_words()), Some(change));

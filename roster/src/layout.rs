@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Words of the journal: a change in full, see `journal.rs`.
 pub(crate) const JOURNAL_WORDS: usize = 32;
@@ -45,8 +45,60 @@ pub struct Head {
     /// Generation slots that were ever in use are below this.
     pub(crate) generation_limit: AtomicU32,
 
+    /// Reloads that committed and that did not, since the history began; when the last of each
+    /// ended, wall clock, milliseconds; and how long the last of all took, milliseconds.
+    pub(crate) reloads: [AtomicU64; Reloads::WORDS],
+    /// The master whose loss was told; 0 if it lives, as far as is known.
+    pub(crate) lost_master: AtomicU32,
+    /// Lines of the event log that could not be written.
+    pub(crate) log_failures: AtomicU32,
+    /// The newest event that is in the event log.
+    pub(crate) logged: AtomicU64,
+    /// The kernel's count of processes killed for memory, when it was last looked at, and 1.
+    pub(crate) oom_kills: AtomicU64,
+
     pub(crate) journal_valid: AtomicU64,
     pub(crate) journal: [AtomicU64; JOURNAL_WORDS],
+}
+
+/// The attempts to reload since the history began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// How many committed.
+    pub succeeded: u64,
+    /// How many did not.
+    pub failed: u64,
+    /// When the last one committed, wall clock, milliseconds since 1970; 0 if none did.
+    pub succeeded_at: i64,
+    /// When the last one failed, likewise.
+    pub failed_at: i64,
+    /// How long the last attempt took, milliseconds.
+    pub duration: u64,
+}
+
+impl Reloads {
+    pub(crate) const WORDS: usize = 5;
+
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
+        [
+            self.succeeded,
+            self.failed,
+            self.succeeded_at as u64,
+            self.failed_at as u64,
+            self.duration,
+        ]
+    }
+
+    pub(crate) fn from_words(words: [u64; Self::WORDS]) -> Reloads {
+        let [succeeded, failed, succeeded_at, failed_at, duration] = words;
+        Reloads {
+            succeeded,
+            failed,
+            succeeded_at: succeeded_at as i64,
+            failed_at: failed_at as i64,
+            duration,
+        }
+    }
 }
 
 /// One generation.
@@ -55,13 +107,19 @@ pub struct Head {
 pub struct GenerationRecord {
     /// Its number; 0 in a free slot.
     pub(crate) number: AtomicU64,
+    /// When its configuration began to be read, milliseconds of the monotonic clock.
+    pub(crate) began: AtomicU64,
     /// 1 once a newer one was committed or the node stops.
     pub(crate) retired: AtomicU32,
     /// Workers that run, hung ones not counted.
     pub(crate) running: AtomicU32,
     /// Workers that have not ended, hung ones included.
     pub(crate) present: AtomicU32,
-    pub(crate) spare: [AtomicU32; 11],
+    /// `worker_processes`: with so many it is ready; 0 if that is of no interest.
+    pub(crate) expected: AtomicU32,
+    /// 1 once it was ready.
+    pub(crate) ready: AtomicU32,
+    pub(crate) spare: [AtomicU32; 7],
 }
 
 /// One worker.
@@ -83,7 +141,11 @@ pub struct WorkerRecord {
     pub(crate) next: AtomicU32,
     /// How old its heartbeat may get, milliseconds. Its own, since a reload may change the rhythm.
     pub(crate) patience: AtomicU32,
-    pub(crate) spare: [AtomicU32; 12],
+    /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
+    pub(crate) draining_since: AtomicU64,
+    /// 1 once it was told that it drains for too long.
+    pub(crate) stuck: AtomicU32,
+    pub(crate) spare: [AtomicU32; 9],
 }
 
 /// One event of the history.
@@ -93,7 +155,7 @@ pub struct EventRecord {
     pub(crate) words: [AtomicU64; crate::Event::WORDS],
     /// How long its callbacks took, microseconds; `u64::MAX` while they are not over.
     pub(crate) took: AtomicU64,
-    pub(crate) spare: [AtomicU64; 4],
+    pub(crate) spare: [AtomicU64; 3],
 }
 
 /// End of the list of free slots, and any other absent index.

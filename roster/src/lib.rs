@@ -19,7 +19,7 @@ mod transition;
 
 pub use event::{Event, Kind, Reason};
 pub use layout::{
-    EventRecord, GenerationRecord, Geometry, Head, WorkerRecord, LAYOUT_VERSION, MAGIC,
+    EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC,
 };
 pub use recover::Recovery;
 pub use table::{Counts, GenerationView, Pending, Roster, WorkerView};

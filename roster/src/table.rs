@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Orderin
 use crate::event::Event;
 use crate::journal::load;
 use crate::layout::{
-    EventRecord, GenerationRecord, Head, WorkerRecord, LAYOUT_VERSION, MAGIC, NONE,
+    EventRecord, GenerationRecord, Head, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC, NONE,
 };
 
 /// The roster in somebody's memory.
@@ -47,6 +47,12 @@ pub struct GenerationView {
     pub running: u32,
     /// Workers that have not ended, hung ones included.
     pub present: u32,
+    /// When its configuration began to be read, milliseconds of the monotonic clock.
+    pub began: u64,
+    /// With how many workers it is ready.
+    pub expected: u32,
+    /// Whether it was told to be.
+    pub ready: bool,
 }
 
 /// One worker at one moment.
@@ -70,6 +76,10 @@ pub struct WorkerView {
     pub beat: u64,
     /// How old its heartbeat may get, milliseconds.
     pub patience: u32,
+    /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
+    pub draining_since: u64,
+    /// Whether it was told that it drains for too long.
+    pub stuck: bool,
     pub(crate) next: u32,
 }
 
@@ -132,6 +142,9 @@ impl<'a> Roster<'a> {
                 retired: record.retired.load(Relaxed) != 0,
                 running: record.running.load(Relaxed),
                 present: record.present.load(Relaxed),
+                began: record.began.load(Relaxed),
+                expected: record.expected.load(Relaxed),
+                ready: record.ready.load(Relaxed) != 0,
             })
         })
     }
@@ -194,6 +207,23 @@ impl<'a> Roster<'a> {
     /// The oldest generation that is over and whose `master_exit` is not recorded yet.
     pub fn over(&self) -> Option<u64> {
         self.generations().filter(|g| g.retired && g.present == 0).map(|g| g.number).min()
+    }
+
+    /// The oldest generation whose workers have all started and whose `master_ready` is not recorded
+    /// yet.
+    pub fn ready(&self) -> Option<u64> {
+        let all_started = |g: &GenerationView| g.expected > 0 && g.present >= g.expected;
+        self.generations().filter(|g| !g.ready && all_started(g)).map(|g| g.number).min()
+    }
+
+    /// The attempts to reload.
+    pub fn reloads(&self) -> Reloads {
+        Reloads::from_words(load(&self.head.reloads))
+    }
+
+    /// The master whose loss was told; 0 if none was since the last load.
+    pub fn lost_master(&self) -> i32 {
+        self.head.lost_master.load(Acquire) as i32
     }
 
     /// The oldest event whose callbacks are not over.
@@ -292,6 +322,8 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
         since_boot: record.since_boot.load(Relaxed),
         beat: record.beat.load(Relaxed),
         patience: record.patience.load(Relaxed),
+        draining_since: record.draining_since.load(Relaxed),
+        stuck: record.stuck.load(Relaxed) != 0,
         next: record.next.load(Relaxed),
     })
 }

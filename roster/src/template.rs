@@ -33,11 +33,15 @@ pub enum Field {
     Reason,
     /// Whether a lost worker dumped core, 1 or 0.
     Core,
+    /// Connections of a worker that drains.
+    Connections,
+    /// How long a load took or a worker drains, seconds with milliseconds.
+    Duration,
 }
 
 impl Field {
     /// All fields, in the order of documentation and messages.
-    pub const ALL: [Field; 13] = [
+    pub const ALL: [Field; 15] = [
         Field::Event,
         Field::Id,
         Field::NPrev,
@@ -51,6 +55,8 @@ impl Field {
         Field::Time,
         Field::Reason,
         Field::Core,
+        Field::Connections,
+        Field::Duration,
     ];
 
     /// The name that follows the `$`.
@@ -69,6 +75,8 @@ impl Field {
             Field::Time => "time",
             Field::Reason => "reason",
             Field::Core => "core",
+            Field::Connections => "connections",
+            Field::Duration => "duration",
         }
     }
 
@@ -90,6 +98,11 @@ impl Field {
             }
             Field::Reason => match event.reason {
                 Some(reason) => write!(to, "{reason}")?,
+                None => return Ok(false),
+            },
+            Field::Connections => return number(event.connections, to),
+            Field::Duration => match event.duration {
+                Some(ms) => write!(to, "{}.{:03}", ms / 1000, ms % 1000)?,
                 None => return Ok(false),
             },
             Field::Core => match event.reason {
@@ -210,6 +223,8 @@ mod tests {
         n_next: Some(0),
         n_older: 2,
         reason: Some(Reason::Signal { number: 9, core: false }),
+        connections: None,
+        duration: None,
     };
 
     fn filled(text: &str) -> String {

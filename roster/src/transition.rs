@@ -26,6 +26,45 @@ pub enum Transition {
     MasterStart {
         /// The process that commits it.
         pid: i32,
+        /// How many workers it is to have, `worker_processes`.
+        workers: u32,
+        /// When its configuration began to be read, milliseconds of the monotonic clock.
+        began: u64,
+        /// Whether there was one before it in this master.
+        reload: bool,
+    },
+    /// All workers of a generation have started.
+    MasterReady {
+        /// Its number.
+        generation: u64,
+        /// The process that says so.
+        pid: i32,
+    },
+    /// A reload did not commit.
+    ReloadFailed {
+        /// The master.
+        pid: i32,
+        /// When it began, milliseconds of the monotonic clock.
+        began: u64,
+    },
+    /// The master died and workers live on.
+    MasterLost {
+        /// The master that died.
+        pid: i32,
+    },
+    /// A worker was told to quit gracefully and has stopped accepting.
+    WorkerDraining {
+        /// Its slot.
+        slot: u32,
+        /// The connections it has still open.
+        connections: u32,
+    },
+    /// A worker drains for longer than it should.
+    WorkerStuck {
+        /// Its slot.
+        slot: u32,
+        /// The connections it has still open.
+        connections: u32,
     },
     /// A generation is over.
     MasterExit {
@@ -134,7 +173,53 @@ impl Roster<'_> {
 
     fn plan(&self, transition: Transition, now: Now) -> Result<Change, Full> {
         match transition {
-            Transition::MasterStart { pid } => self.plan_master_start(pid, now),
+            Transition::MasterStart { pid, workers, began, reload } => {
+                let mut change = self.plan_master_start(pid, workers, began, now)?;
+                if reload {
+                    let reloads = &mut change.reloads;
+                    reloads.succeeded += 1;
+                    reloads.succeeded_at = now.wall;
+                    reloads.duration = now.monotonic.saturating_sub(began);
+                }
+                Ok(change)
+            }
+            Transition::MasterReady { generation, pid } => {
+                let g = self.generation(generation).ok_or(Full::Unknown)?;
+                let mut event = self.event_of(Kind::MasterReady, generation, pid, now);
+                event.duration = Some(since(g.began, now));
+                Ok(self.change(event, GenerationChange { ready: true, ..g.keep() }, None))
+            }
+            Transition::ReloadFailed { pid, began } => {
+                let g = self.generation(self.current_generation()).ok_or(Full::Unknown)?;
+                let mut event = self.event_of(Kind::ReloadFailed, g.number, pid, now);
+                event.duration = Some(since(began, now));
+                let mut change = self.change(event, g.keep(), None);
+                change.reloads.failed += 1;
+                change.reloads.failed_at = now.wall;
+                change.reloads.duration = now.monotonic.saturating_sub(began);
+                Ok(change)
+            }
+            Transition::MasterLost { pid } => {
+                let newest = self.generations().max_by_key(|g| g.number).ok_or(Full::Unknown)?;
+                let event = self.event_of(Kind::MasterLost, newest.number, pid, now);
+                let mut change = self.change(event, newest.keep(), None);
+                change.lost_master = pid as u32;
+                Ok(change)
+            }
+            Transition::WorkerDraining { slot, connections } => {
+                let (w, g) = self.worker_and_generation(slot)?;
+                let mut event = self.worker_event(Kind::WorkerDraining, &w, None, now);
+                event.connections = Some(connections);
+                event.duration = None;
+                let w = WorkerChange { draining_since: now.monotonic.max(1), ..w.keep() };
+                Ok(self.change(event, g.keep(), Some(w)))
+            }
+            Transition::WorkerStuck { slot, connections } => {
+                let (w, g) = self.worker_and_generation(slot)?;
+                let mut event = self.worker_event(Kind::WorkerStuck, &w, None, now);
+                event.connections = Some(connections);
+                Ok(self.change(event, g.keep(), Some(WorkerChange { stuck: true, ..w.keep() })))
+            }
             Transition::MasterExit { generation, pid } => {
                 let g = self.generation(generation).ok_or(Full::Unknown)?;
                 let event = self.event_of(Kind::MasterExit, generation, pid, now);
@@ -152,6 +237,8 @@ impl Roster<'_> {
                     beat: now.monotonic,
                     patience,
                     next: NONE,
+                    draining_since: 0,
+                    stuck: false,
                 };
                 self.plan_worker_start(w, now)
             }
@@ -174,16 +261,33 @@ impl Roster<'_> {
         }
     }
 
-    fn plan_master_start(&self, pid: i32, now: Now) -> Result<Change, Full> {
+    fn plan_master_start(
+        &self,
+        pid: i32,
+        workers: u32,
+        began: u64,
+        now: Now,
+    ) -> Result<Change, Full> {
         let slot = self.generations.iter().position(|g| g.number.load(Relaxed) == 0);
         let slot = slot.ok_or(Full::Generations)? as u32;
         // Only a bound for those who look, so it may go up even if nothing comes of this.
         self.head.generation_limit.fetch_max(slot + 1, Release);
         let number = self.current_generation() + 1;
-        let event = self.event_of(Kind::MasterStart, number, pid, now);
-        let g = GenerationChange { slot, number, retired: false, running: 0, present: 0 };
+        let mut event = self.event_of(Kind::MasterStart, number, pid, now);
+        event.duration = Some(since(began, now));
+        let g = GenerationChange {
+            slot,
+            number,
+            retired: false,
+            running: 0,
+            present: 0,
+            began,
+            expected: workers,
+            ready: false,
+        };
         let mut change = self.change(event, g, None);
         change.current = number;
+        change.lost_master = 0;
         change.retires_older = true;
         Ok(change)
     }
@@ -234,6 +338,8 @@ impl Roster<'_> {
             current: self.current_generation(),
             free_worker: self.head.free_worker.load(Relaxed),
             worker_limit: self.head.worker_limit.load(Relaxed),
+            reloads: self.reloads(),
+            lost_master: self.lost_master() as u32,
             retires_older: false,
         }
     }
@@ -252,12 +358,22 @@ impl Roster<'_> {
             n_next: counts.n_next,
             n_older: counts.n_older,
             reason: None,
+            connections: None,
+            duration: None,
         }
     }
 
     fn worker_event(&self, kind: Kind, w: &WorkerView, reason: Option<Reason>, now: Now) -> Event {
-        Event { worker: Some(w.index), reason, ..self.event_of(kind, w.generation, w.pid, now) }
+        let event = self.event_of(kind, w.generation, w.pid, now);
+        let duration = (w.draining_since != 0).then(|| since(w.draining_since, now));
+        Event { worker: Some(w.index), reason, duration, ..event }
     }
+}
+
+/// Milliseconds since a moment of the monotonic clock.
+fn since(moment: u64, now: Now) -> u32 {
+    // One less than the word that means none.
+    now.monotonic.saturating_sub(moment).min(u64::from(u32::MAX - 1)) as u32
 }
 
 impl GenerationView {
@@ -268,6 +384,9 @@ impl GenerationView {
             retired: self.retired,
             running: self.running,
             present: self.present,
+            began: self.began,
+            expected: self.expected,
+            ready: self.ready,
         }
     }
 }
@@ -285,6 +404,8 @@ impl WorkerView {
             beat: self.beat,
             patience: self.patience,
             next: self.next,
+            draining_since: self.draining_since,
+            stuck: self.stuck,
         }
     }
 }

@@ -51,6 +51,10 @@ enum Action {
     WorkerLost(usize),
     WorkerHung(usize),
     WorkerRecovered(usize),
+    WorkerDraining(usize),
+    WorkerStuck(usize),
+    ReloadFailed,
+    MasterLost,
     Stop,
 }
 
@@ -62,7 +66,11 @@ fn action() -> impl Strategy<Value = Action> {
         3 => n.clone().prop_map(Action::WorkerExit),
         2 => n.clone().prop_map(Action::WorkerLost),
         2 => n.clone().prop_map(Action::WorkerHung),
-        2 => n.prop_map(Action::WorkerRecovered),
+        2 => n.clone().prop_map(Action::WorkerRecovered),
+        2 => n.clone().prop_map(Action::WorkerDraining),
+        1 => n.prop_map(Action::WorkerStuck),
+        1 => Just(Action::ReloadFailed),
+        1 => Just(Action::MasterLost),
         1 => Just(Action::Stop),
     ]
 }
@@ -76,7 +84,15 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
         slots.get(n.checked_rem(slots.len())?).copied()
     };
     Some(match *action {
-        Action::MasterStart => Transition::MasterStart { pid },
+        Action::MasterStart => {
+            Transition::MasterStart { pid, workers: 2, began: 1, reload: pid % 2 == 0 }
+        }
+        Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2 },
+        Action::MasterLost => Transition::MasterLost { pid },
+        Action::WorkerDraining(n) => {
+            Transition::WorkerDraining { slot: pick(n, false)?, connections: 3 }
+        }
+        Action::WorkerStuck(n) => Transition::WorkerStuck { slot: pick(n, false)?, connections: 3 },
         Action::WorkerStart(n) => {
             let generations: Vec<u64> = roster.generations().map(|g| g.number).collect();
             let generation = *generations.get(n.checked_rem(generations.len())?)?;
@@ -112,6 +128,7 @@ struct Ledger {
     /// Number of a generation, its workers and whether each is hung.
     generations: BTreeMap<u64, BTreeMap<i32, bool>>,
     over: Vec<u64>,
+    ready: Vec<u64>,
     seq: u64,
     newest: u64,
 }
@@ -165,6 +182,16 @@ impl Ledger {
                 self.check_counts(event);
                 assert_eq!(self.set(event, Some(true)), Some(false), "{event:?}");
             }
+            Kind::MasterReady => {
+                assert!(event.n_mine <= self.generations[&generation].len() as u32);
+                assert!(self.generations[&generation].len() >= 2, "{event:?} too early");
+                assert!(!self.ready.contains(&generation), "{event:?} twice");
+                self.ready.push(generation);
+                self.check_counts(event);
+            }
+            Kind::ReloadFailed | Kind::MasterLost | Kind::WorkerDraining | Kind::WorkerStuck => {
+                self.check_counts(event)
+            }
             Kind::WorkerExit | Kind::WorkerLost => {
                 self.check_counts(event);
                 assert!(self.set(event, None).is_some(), "{event:?} of nobody");
@@ -196,6 +223,12 @@ fn tell(roster: Roster<'_>, ledger: &mut Ledger) {
 }
 
 fn finish_generations(roster: Roster<'_>, ledger: &mut Ledger) {
+    while let Some(generation) = roster.ready() {
+        roster
+            .record(Transition::MasterReady { generation, pid: 1 }, NOW, &mut |_| ())
+            .expect("it is there");
+        tell(roster, ledger);
+    }
     while let Some(generation) = roster.over() {
         roster
             .record(Transition::MasterExit { generation, pid: 1 }, NOW, &mut |_| ())
@@ -234,6 +267,7 @@ proptest! {
                 roster.retire_all();
             } else if let Some(transition) = transition(roster, action, 100 + i as i32) {
                 let seq = roster.seq();
+                let reloads = roster.reloads();
                 match death {
                     Some(at) => {
                         record_and_die(roster, transition, *at);
@@ -250,6 +284,13 @@ proptest! {
                     }
                 }
                 prop_assert!(roster.seq() <= seq + 1, "one event at most");
+                let counted = matches!(
+                    transition,
+                    Transition::ReloadFailed { .. } | Transition::MasterStart { reload: true, .. }
+                );
+                let attempts = |r: roster::Reloads| r.succeeded + r.failed;
+                let expected = if counted { roster.seq() - seq } else { 0 };
+                prop_assert_eq!(attempts(roster.reloads()), attempts(reloads) + expected);
             }
             tell(roster, &mut ledger);
             finish_generations(roster, &mut ledger);
@@ -265,6 +306,8 @@ proptest! {
         }
         finish_generations(roster, &mut ledger);
         prop_assert!(ledger.generations.is_empty());
+        let reloads = roster.reloads();
+        prop_assert!(reloads.succeeded <= ledger.newest);
         prop_assert_eq!(roster.workers().count(), 0);
     }
 }

@@ -116,6 +116,8 @@ impl Call {
             time: event.time,
             reason: reason.as_ref().map_or(ptr::null(), |reason| reason.as_ptr()),
             core: matches!(event.reason, Some(Reason::Signal { core: true, .. })).into(),
+            connections: number(event.connections),
+            duration: number(event.duration),
         };
         // SAFETY: the function has the type of the header (see `load`); the structure and its
         // strings live until it returns.

@@ -41,7 +41,7 @@ const fn inner(name: ngx_str_t, arguments: u32, set: Handler) -> ngx_command_t {
 }
 
 /// The module's directives.
-pub static mut COMMANDS: [ngx_command_t; 7] = [
+pub static mut COMMANDS: [ngx_command_t; 8] = [
     ngx_command_t {
         name: ngx_string!("worker_manager"),
         type_: (NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS) as ngx_uint_t,
@@ -54,6 +54,7 @@ pub static mut COMMANDS: [ngx_command_t; 7] = [
     inner(ngx_string!("interval"), NGX_CONF_TAKE1, cmd_interval),
     inner(ngx_string!("failed"), NGX_CONF_TAKE1, cmd_failed),
     inner(ngx_string!("exec_timeout"), NGX_CONF_TAKE1, cmd_exec_timeout),
+    inner(ngx_string!("draining_warn"), NGX_CONF_TAKE1, cmd_draining_warn),
     inner(ngx_string!("on"), NGX_CONF_2MORE, cmd_on),
     ngx_command_t::empty(),
 ];
@@ -232,6 +233,15 @@ unsafe extern "C" fn cmd_exec_timeout(
 ) -> *mut c_char {
     // SAFETY: nginx's arguments go through as they are.
     unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.exec_timeout, arguments)) }
+}
+
+unsafe extern "C" fn cmd_draining_warn(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.draining_warn, arguments)) }
 }
 
 fn set_time(time: &mut Option<ngx_msec_t>, arguments: &[ngx_str_t]) -> Result<(), ConfError> {

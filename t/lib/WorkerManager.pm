@@ -22,9 +22,9 @@ my $count = 0;
 my @nodes;
 
 # Fields of an event in the order in which the suites log them.
-my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core);
+my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core connections duration);
 my $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
-    . ' \"$reason\" $core';
+    . ' \"$reason\" $core $connections $duration';
 
 # new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
 sub new {
@@ -239,6 +239,13 @@ sub kinds {
     } $self->events;
 }
 
+# The events that are not of these kinds: those whose place in the order is free.
+sub events_but {
+    my ($self, @kinds) = @_;
+    my %left_out = map { $_ => 1 } @kinds;
+    return grep { !$left_out{ $_->{event} } } $self->events;
+}
+
 # Waits until so many events of a kind, of a generation or of all, have been told.
 sub wait_events {
     my ($self, $kind, $number, $generation) = @_;
@@ -263,7 +270,7 @@ sub on_duty {
 sub up {
     my ($self) = @_;
     $self->start;
-    $self->wait_events('worker_start', $self->{workers}, 1);
+    $self->wait_events('master_ready', 1, 1);
     return $self;
 }
 
@@ -271,8 +278,15 @@ sub up {
 sub reload {
     my ($self, $generation) = @_;
     $self->signal('HUP');
-    $self->wait_events('worker_start', $self->{workers}, $generation);
+    $self->wait_events('master_ready', 1, $generation);
     $self->wait_events('master_exit', 1, $generation - 1);
+}
+
+# Reloads and waits until the new workers have started.
+sub reload_ready {
+    my ($self, $generation) = @_;
+    $self->signal('HUP');
+    $self->wait_events('master_ready', 1, $generation);
 }
 
 # Ends the node by a signal and waits until its last process is gone.
@@ -322,11 +336,15 @@ sub hold_connection {
         print $socket "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
         while (my $line = <$socket>) {
             my ($pid) = $line =~ /^X-Worker: (\d+)/ or next;
+            push @{ $self->{held} }, { pid => $pid };
             return (grep { $_ == $pid } $self->on_duty($generation)) ? $socket : undef;
         }
         return;
     });
 }
+
+# The workers that held connections go to, in the order of holding.
+sub held { @{ $_[0]{held} // [] } }
 
 # Ends what is left of this node. Only processes that are known to be its own.
 sub clean {

@@ -12,7 +12,7 @@ sub broken {
     my ($events, %options) = @_;
     my @broken;
     my %generations;    # number => { running => {pid}, hung => {pid}, over => bool }
-    my (%started, %ended);
+    my (%started, %ended, %once);
     my $seq = 0;
     my $last_generation;
 
@@ -41,6 +41,13 @@ sub broken {
         if ($kind eq 'worker_start') {
             $bad->('started before') if $started{ $event->{id} }++;
             $g->{running}{$pid} = 1;
+        }
+        if ($kind =~ /^(?:master_ready|master_lost|worker_draining|worker_stuck)$/) {
+            $bad->('told before') if $once{$kind}{ $event->{id} }++;
+        }
+        if ($kind =~ /^worker_(?:draining|stuck)$/) {
+            $bad->('not on duty') unless $g->{running}{$pid} || $g->{hung}{$pid} || $options{gaps};
+            $bad->('does not drain') if $kind eq 'worker_stuck' && !$once{worker_draining}{ $event->{id} };
         }
         if ($kind eq 'worker_recovered') {
             $bad->('was not hung') unless delete $g->{hung}{$pid};

@@ -1,0 +1,82 @@
+//! Noticing that this worker was told to quit gracefully. nginx has no hook for that, but the first
+//! thing it then does, after closing the listening sockets, is to close idle connections
+//! (`ngx_close_idle_connections`). So the worker has one that is never anything but idle.
+
+use std::cell::Cell;
+
+use ngx::ffi::{ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ngx_get_connection};
+
+use crate::log::Log;
+use crate::process::PerProcess;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    Untold,
+    Told,
+}
+
+static DRAIN: PerProcess<Cell<Drain>> = PerProcess(Cell::new(Drain::No));
+
+/// Begins to wait for the moment. Takes one of the worker's connections.
+pub fn expect(log: Log) {
+    DRAIN.set(Drain::No);
+    // SAFETY: the event module has made the connections of this worker's cycle. ngx_get_connection
+    // enters the connection under its descriptor in `files`, which some event methods have; there
+    // descriptor 0 is put back to what it was.
+    unsafe {
+        let cycle = ngx_cycle;
+        if (*cycle).free_connection_n == 0 {
+            return;
+        }
+        let files = (*cycle).files;
+        let saved = if files.is_null() { core::ptr::null_mut() } else { *files };
+        let connection: *mut ngx_connection_t = ngx_get_connection(0, log.as_ptr());
+        if !files.is_null() {
+            *files = saved;
+        }
+        if connection.is_null() {
+            return;
+        }
+        // Not -1, which marks a free one, and nothing that could be open.
+        (*connection).fd = -2;
+        (*connection).set_idle(1);
+        (*(*connection).read).handler = Some(on_close);
+        (*(*connection).read).log = log.as_ptr();
+    }
+}
+
+/// nginx wants the connection closed.
+unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
+    // SAFETY: the event is that of the connection taken above. It must be free again when the
+    // worker ends, or nginx logs it as left open; ngx_free_connection looks up the descriptor.
+    unsafe {
+        let connection = (*event).data.cast::<ngx_connection_t>();
+        if (*connection).close() == 0 {
+            return;
+        }
+        (*(*connection).read).set_closed(1);
+        (*(*connection).write).set_closed(1);
+        (*connection).fd = 0;
+        ngx_free_connection(connection);
+        (*connection).fd = -1;
+    }
+    DRAIN.set(Drain::Untold);
+    // Not from here: nginx is still about to close the others.
+    super::retry_after(0);
+}
+
+/// Whether this worker drains and nobody was told.
+pub fn is_untold() -> bool {
+    DRAIN.get() == Drain::Untold
+}
+
+/// Whether this worker drains.
+pub fn is_draining() -> bool {
+    DRAIN.get() != Drain::No
+}
+
+/// From here on it is told.
+pub fn told() {
+    DRAIN.set(Drain::Told);
+}

@@ -11,6 +11,7 @@ use roster::Kind;
 
 use crate::callback::Callback;
 use crate::clock;
+use crate::event_log::EventLog;
 use crate::lifecycle;
 use crate::process;
 
@@ -41,6 +42,8 @@ pub struct Conf {
     pub began: u64,
     /// Whether it got as far as `init_module`.
     pub loaded: Cell<bool>,
+    /// The file that every event goes to.
+    pub event_log: Option<EventLog>,
     /// The zone, once the block is read.
     pub shm_zone: *mut ngx_shm_zone_t,
     /// What runs for which event.
@@ -157,6 +160,7 @@ impl Conf {
             failed: None,
             exec_timeout: None,
             draining_warn: None,
+            event_log: None,
             began: clock::monotonic(),
             loaded: Cell::new(false),
             shm_zone: ptr::null_mut(),

@@ -32,6 +32,8 @@ pub struct Hold<'a> {
     log: Log,
     /// The event whose callbacks this process is running, and since when (monotonic, microseconds).
     telling: Option<(u64, u64)>,
+    /// The last event that another process recorded and this one tells.
+    taken_over: u64,
     /// A program that is to be awaited before the next callback.
     awaited: Option<Running>,
 }
@@ -83,7 +85,7 @@ impl<'a> Hold<'a> {
         }
         watch::reap();
         zone.roster().set_holder(process::pid());
-        Some(Hold { zone, conf, log, telling: None, awaited: None })
+        Some(Hold { zone, conf, log, telling: None, taken_over: 0, awaited: None })
     }
 
     /// The roster.
@@ -170,7 +172,11 @@ impl<'a> Hold<'a> {
             let left = conf.callbacks.iter().enumerate().skip(begun as usize);
             let mut fitting = left.filter(|(_, on)| on.matches(event.kind));
             let Some((index, on)) = fitting.next() else {
-                roster.delivered(event.seq, clock::microseconds().saturating_sub(since));
+                let took = clock::microseconds().saturating_sub(since);
+                if let Some(log) = &conf.event_log {
+                    log.write(roster, &event, took, self.taken_over == event.seq, self.log);
+                }
+                roster.delivered(event.seq, took);
                 self.telling = None;
                 kill_point(event.kind, "delivered");
                 continue;
@@ -195,8 +201,9 @@ impl<'a> Hold<'a> {
 
     /// Takes over an event that another process recorded and did not live to tell. Returns how
     /// many of this process's callbacks count as run.
-    fn take_over(&self, pending: &Pending) -> (u32, u64) {
+    fn take_over(&mut self, pending: &Pending) -> (u32, u64) {
         let Pending { event, begun, generation } = *pending;
+        self.taken_over = event.seq;
         let name = event.kind.name();
         let id = event.id();
         let begun = if begun == 0 {

@@ -13,6 +13,7 @@ mod api;
 mod callback;
 mod clock;
 mod conf;
+mod event_log;
 mod header;
 mod hold;
 mod hooks;

@@ -389,7 +389,57 @@ qr{"exec_timeout" directive is duplicate in .*nginx.conf:\d+}
 
 
 
-=== TEST 36: text that is not UTF-8
+=== TEST 36: duplicates
+--- main_config
+worker_manager { draining_warn 1s; draining_warn 1s; }
+--- config
+--- must_die
+--- error_log eval
+qr{"draining_warn" directive is duplicate in .*nginx.conf:\d+}
+
+
+
+=== TEST 37: duplicates
+--- main_config
+worker_manager { event_log logs/a; event_log logs/b; }
+--- config
+--- must_die
+--- error_log eval
+qr{"event_log" directive is duplicate in .*nginx.conf:\d+}
+
+
+
+=== TEST 38: an event log in an unknown format
+--- main_config
+worker_manager { event_log logs/a xml; }
+--- config
+--- must_die
+--- error_log eval
+qr{"event_log" directive has the unknown format "xml", known are json and text in .*nginx.conf:\d+}
+
+
+
+=== TEST 39: an event log without a name
+--- main_config
+worker_manager { event_log ""; }
+--- config
+--- must_die
+--- error_log eval
+qr{"event_log" directive has an empty name of a file in .*nginx.conf:\d+}
+
+
+
+=== TEST 40: an event log in a folder that is not there
+--- main_config
+worker_manager { event_log nowhere/a; }
+--- config
+--- must_die
+--- error_log eval
+qr{open\(\) ".*nowhere/a" failed}
+
+
+
+=== TEST 41: text that is not UTF-8
 --- main_config eval
 "worker_manager { on worker_start log info \"\xff\"; }"
 --- config

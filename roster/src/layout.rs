@@ -50,8 +50,10 @@ pub struct Head {
     pub(crate) reloads: [AtomicU64; Reloads::WORDS],
     /// The master whose loss was told; 0 if it lives, as far as is known.
     pub(crate) lost_master: AtomicU32,
+    /// 1 while the event log can't be written, and 2 if its last line is not whole.
+    pub(crate) log_state: AtomicU32,
     /// Lines of the event log that could not be written.
-    pub(crate) log_failures: AtomicU32,
+    pub(crate) log_failures: AtomicU64,
     /// The newest event that is in the event log.
     pub(crate) logged: AtomicU64,
     /// The kernel's count of processes killed for memory, when it was last looked at, and 1.

@@ -263,6 +263,52 @@ impl<'a> Roster<'a> {
         self.head.delivered.store(seq, Release);
     }
 
+    /// The newest event that is in the event log, or was to be and is lost.
+    pub fn logged(&self) -> u64 {
+        self.head.logged.load(Acquire)
+    }
+
+    /// Notes that an event is in the event log. Returns how many lines were lost before it since the
+    /// log could last be written.
+    pub fn log_written(&self, seq: u64) -> u64 {
+        self.head.logged.store(seq, Release);
+        if self.head.log_state.swap(0, Relaxed) & 1 == 0 {
+            return 0;
+        }
+        self.head.log_failures.load(Relaxed)
+    }
+
+    /// Notes that an event could not be written to the event log, or just a part of its line. True
+    /// if the one before could.
+    pub fn log_failed(&self, seq: u64, torn: bool) -> bool {
+        let state = self.head.log_state.load(Relaxed);
+        self.head.log_failures.fetch_add(1, Relaxed);
+        let torn = torn || state & 2 != 0;
+        self.head.log_state.store(1 | u32::from(torn) << 1, Relaxed);
+        self.head.logged.store(seq, Release);
+        state & 1 == 0
+    }
+
+    /// Whether the last line of the event log is not whole.
+    pub fn log_is_torn(&self) -> bool {
+        self.head.log_state.load(Relaxed) & 2 != 0
+    }
+
+    /// The events that are remembered, oldest first, each with how long its callbacks took in
+    /// microseconds, none while they are not over. Needs no lock: what is overwritten meanwhile is
+    /// left out.
+    pub fn history(&self) -> impl Iterator<Item = (Event, Option<u64>)> + '_ {
+        let newest = self.seq();
+        let oldest = newest.saturating_sub(self.events.len() as u64) + 1;
+        (oldest..=newest).filter_map(|seq| {
+            let event = self.event(seq)?;
+            let took = self.event_record(seq)?.took.load(Acquire);
+            // Another event may have begun to take its place since.
+            let whole = self.event(seq) == Some(event);
+            whole.then_some((event, (took != u64::MAX).then_some(took)))
+        })
+    }
+
     /// Gives up on pending events that can't be read back; true if there were any.
     pub fn skip_unreadable(&self) -> bool {
         let stuck = self.pending().is_none() && self.head.delivered.load(Relaxed) < self.seq();
@@ -326,4 +372,34 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
         stuck: record.stuck.load(Relaxed) != 0,
         next: record.next.load(Relaxed),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Now, Transition};
+
+    #[test]
+    fn the_history_has_the_newest_events() {
+        let head = Head::default();
+        let make = |_| EventRecord::default();
+        let events: Vec<_> = (0..4).map(make).collect();
+        let generations: Vec<_> = (0..9).map(|_| GenerationRecord::default()).collect();
+        let roster =
+            Roster { head: &head, generations: &generations, workers: &[], events: &events };
+        roster.create(0);
+        let remembered = || roster.history().map(|(e, took)| (e.seq, took)).collect::<Vec<_>>();
+        assert_eq!(remembered(), []);
+        for pid in 1..=6 {
+            let start = Transition::MasterStart { pid, workers: 0, began: 0, reload: true };
+            let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
+            roster.record(start, now, &mut |_| ()).expect("there is room");
+            if pid < 6 {
+                roster.delivered(pid as u64, 10 * pid as u64);
+            }
+        }
+        assert_eq!(remembered(), [(3, Some(30)), (4, Some(40)), (5, Some(50)), (6, None)]);
+        let reloads = roster.reloads();
+        assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, 1));
+    }
 }

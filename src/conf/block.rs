@@ -14,6 +14,7 @@ use ngx::ngx_string;
 
 use super::error::ConfError;
 use super::{on, zone_tag, Conf};
+use crate::event_log::{EventLog, Format};
 use crate::zone;
 
 /// The context inside `worker_manager { }`: a bit that no directive of nginx's core modules has.
@@ -41,7 +42,7 @@ const fn inner(name: ngx_str_t, arguments: u32, set: Handler) -> ngx_command_t {
 }
 
 /// The module's directives.
-pub static mut COMMANDS: [ngx_command_t; 8] = [
+pub static mut COMMANDS: [ngx_command_t; 9] = [
     ngx_command_t {
         name: ngx_string!("worker_manager"),
         type_: (NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS) as ngx_uint_t,
@@ -55,6 +56,7 @@ pub static mut COMMANDS: [ngx_command_t; 8] = [
     inner(ngx_string!("failed"), NGX_CONF_TAKE1, cmd_failed),
     inner(ngx_string!("exec_timeout"), NGX_CONF_TAKE1, cmd_exec_timeout),
     inner(ngx_string!("draining_warn"), NGX_CONF_TAKE1, cmd_draining_warn),
+    inner(ngx_string!("event_log"), NGX_CONF_TAKE12, cmd_event_log),
     inner(ngx_string!("on"), NGX_CONF_2MORE, cmd_on),
     ngx_command_t::empty(),
 ];
@@ -259,6 +261,34 @@ fn set_time(time: &mut Option<ngx_msec_t>, arguments: &[ngx_str_t]) -> Result<()
     }
     *time = Some(parsed as ngx_msec_t);
     Ok(())
+}
+
+unsafe extern "C" fn cmd_event_log(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx's arguments go through as they are; the cycle is that of the configuration.
+    unsafe {
+        let cycle = (*cf).cycle;
+        handle(cf, conf, |conf, arguments| {
+            if conf.event_log.is_some() {
+                return Err(ConfError::Duplicate);
+            }
+            let format = match arguments.get(1).map(text).transpose()? {
+                None | Some("json") => Format::Json,
+                Some("text") => Format::Text,
+                Some(other) => return Err(ConfError::Format(other.to_string())),
+            };
+            let name = text(&arguments[0])?;
+            if name.is_empty() {
+                return Err(ConfError::FileName);
+            }
+            let log = EventLog::list(cycle, arguments[0], format);
+            conf.event_log = Some(log.ok_or_else(|| ConfError::File(name.to_string()))?);
+            Ok(())
+        })
+    }
 }
 
 unsafe extern "C" fn cmd_on(

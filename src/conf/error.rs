@@ -28,6 +28,12 @@ pub enum ConfError {
     Event(String),
     #[error("has the unknown action \"{0}\", known are log, exec and call")]
     Action(String),
+    #[error("has the unknown format \"{0}\", known are json and text")]
+    Format(String),
+    #[error("has an empty name of a file")]
+    FileName,
+    #[error("could not list the file \"{0}\"")]
+    File(String),
     #[error("needs a level and one text after \"log\"")]
     LogArguments,
     #[error("has the unknown log level \"{0}\", known are {known}", known = known_levels())]

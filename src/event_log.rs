@@ -1,0 +1,201 @@
+//! `event_log`: every event as one line of a file. Written by whoever holds the lock, so the lines
+//! are in the order of the events.
+
+use core::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
+use roster::{Event, Field, Reason, Roster};
+use serde::Serialize;
+
+use crate::kill_point::kill_point;
+use crate::log::Log;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An object of JSON.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The file.
+pub struct EventLog {
+    /// nginx opens it with its own logs, and again at USR1, in every process.
+    file: *mut ngx_open_file_t,
+    format: Format,
+}
+
+/// A line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    time: f64,
+    event: &'a str,
+    id: String,
+    generation: u64,
+    pid: i32,
+    worker: Option<u32>,
+    n_prev: Option<u32>,
+    n_mine: u32,
+    n_next: Option<u32>,
+    n_older: u32,
+    reason: Option<String>,
+    core: Option<bool>,
+    connections: Option<u32>,
+    duration: Option<f64>,
+    took: f64,
+}
+
+impl EventLog {
+    /// Puts the file on nginx's list of files to open; a relative name is below the prefix. None if
+    /// there is no memory.
+    ///
+    /// # Safety
+    /// `cycle` is the one whose configuration is being read, and `name` one of its arguments.
+    pub unsafe fn list(
+        cycle: *mut ngx_cycle_t,
+        mut name: ngx_str_t,
+        format: Format,
+    ) -> Option<EventLog> {
+        // SAFETY: the caller vouches for both; the entry lives as long as the cycle.
+        let file = unsafe { ngx_conf_open_file(cycle, &mut name) };
+        (!file.is_null()).then_some(EventLog { file, format })
+    }
+
+    /// Writes an event. `took` is how long its callbacks took, in microseconds. What is taken over
+    /// from a process that died may be there already.
+    pub fn write(&self, roster: Roster<'_>, event: &Event, took: u64, taken_over: bool, log: Log) {
+        if roster.logged() >= event.seq {
+            return;
+        }
+        let mut line = String::new();
+        let end = if taken_over { self.end() } else { String::new() };
+        if end.ends_with('\n') {
+            if end.lines().last().is_some_and(|last| is_of(last, event.seq)) {
+                roster.log_written(event.seq);
+                return;
+            }
+        } else if !end.is_empty() || roster.log_is_torn() {
+            line.push('\n');
+        }
+        match self.format {
+            Format::Json => line.push_str(&json(event, took)),
+            Format::Text => line.push_str(&text(event, took)),
+        }
+        line.push('\n');
+
+        // SAFETY: the file is open for as long as the cycle lives, and the text is valid.
+        let n = unsafe { libc::write((*self.file).fd, line.as_ptr().cast(), line.len()) };
+        let errno = io::Error::last_os_error().raw_os_error().filter(|_| n < 0).unwrap_or(0);
+        kill_point(event.kind, "logged");
+        if usize::try_from(n) == Ok(line.len()) {
+            let lost = roster.log_written(event.seq);
+            if lost > 0 {
+                log!(
+                    log,
+                    Notice,
+                    "worker_manager: the event log is written again, {lost} lines are lost so far"
+                );
+            }
+        } else if roster.log_failed(event.seq, n > 0) {
+            let name = self.name();
+            log!(
+                log,
+                Error,
+                errno = errno,
+                "worker_manager: could not write to \"{name}\", events are missing there from now on"
+            );
+        }
+    }
+
+    fn name(&self) -> &str {
+        // SAFETY: the entry lives as long as the cycle; the name was checked to be UTF-8.
+        unsafe { std::str::from_utf8((*self.file).name.as_bytes()).unwrap_or_default() }
+    }
+
+    /// The end of the file, more than the longest line; empty if it can't be read.
+    fn end(&self) -> String {
+        const ENOUGH: u64 = 1024;
+        let read = || {
+            let mut file = File::open(self.name())?;
+            if !file.metadata()?.is_file() {
+                return Ok(String::new());
+            }
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(ENOUGH)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        read().unwrap_or_default()
+    }
+}
+
+/// Whether a line is that of an event.
+fn is_of(line: &str, seq: u64) -> bool {
+    line.starts_with(&format!("{{\"seq\":{seq},")) || line.contains(&format!(" seq={seq} "))
+}
+
+fn json(event: &Event, took: u64) -> String {
+    let line = Line {
+        seq: event.seq,
+        time: event.time as f64 / 1000.0,
+        event: event.kind.name(),
+        id: event.id().to_string(),
+        generation: event.generation,
+        pid: event.pid,
+        worker: event.worker,
+        n_prev: event.n_prev,
+        n_mine: event.n_mine,
+        n_next: event.n_next,
+        n_older: event.n_older,
+        reason: event.reason.map(|reason| reason.to_string()),
+        core: event.reason.map(|reason| matches!(reason, Reason::Signal { core: true, .. })),
+        connections: event.connections,
+        duration: event.duration.map(|ms| f64::from(ms) / 1000.0),
+        took: took as f64 / 1e6,
+    };
+    // Numbers and names can't fail to be written.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// Time, event and id, then each field that the event has.
+fn text(event: &Event, took: u64) -> String {
+    let mut line = format!("{} {} {}", date(event.time), event.kind.name(), event.id());
+    for field in Field::ALL {
+        if matches!(field, Field::Event | Field::Id | Field::Time | Field::Generation) {
+            continue;
+        }
+        let mut value = String::new();
+        if field.write(event, &mut value) == Ok(true) {
+            let quote = if value.contains(' ') { "\"" } else { "" };
+            let _ = write!(line, " {}={quote}{value}{quote}", field.name());
+        }
+    }
+    let _ = write!(line, " took={}.{:06}", took / 1_000_000, took % 1_000_000);
+    line
+}
+
+/// A time in milliseconds since 1970 as people write it, UTC.
+fn date(time: i64) -> String {
+    let seconds = time.div_euclid(1000) as libc::time_t;
+    // SAFETY: all zeros is a valid structure, and both pointers are valid.
+    let tm = unsafe {
+        let mut tm = core::mem::zeroed::<libc::tm>();
+        libc::gmtime_r(&seconds, &mut tm);
+        tm
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        tm.tm_year + 1900,
+        tm.tm_mon + 1,
+        tm.tm_mday,
+        tm.tm_hour,
+        tm.tm_min,
+        tm.tm_sec,
+        time.rem_euclid(1000)
+    )
+}

@@ -1,0 +1,141 @@
+# The directive event_log: complete, in order, rotated, and harmless when it can't be written.
+use strict;
+use warnings;
+use JSON::PP;
+use Test::More;
+use WorkerManager;
+
+# The lines of a file, each decoded.
+sub lines {
+    my ($node, @names) = @_;
+    return map { decode_json($_) } map { split /\n/, $node->read($_) } @names;
+}
+
+# Whether the lines tell just what the callbacks were told, in that order.
+sub is_complete {
+    my ($node, $name, @lines) = @_;
+    is_deeply([ map { "$_->{seq} $_->{event} $_->{id}" } @lines ],
+        [ map { "$_->{seq} $_->{event} $_->{id}" } $node->events ], $name);
+}
+
+subtest 'json, below the prefix' => sub {
+    my $node = WorkerManager->new(manager => 'event_log logs/events.log;')->up;
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_events('worker_start', 3);
+    $node->reload(2);
+    $node->down;
+    my @lines = lines($node, 'logs/events.log');
+    is_complete($node, 'every event, in order', @lines);
+    is($_->{took} =~ /^[\d.e-]+$/, 1, "$_->{seq} tells how long its callbacks took") for @lines;
+    my ($start) = grep { $_->{event} eq 'worker_start' } @lines;
+    is($start->{n_prev}, undef, 'none is null');
+    cmp_ok(abs($start->{time} - time), '<', 600, 'time');
+    my ($lost) = grep { $_->{event} eq 'worker_lost' } @lines;
+    is_deeply([ @$lost{qw(reason n_mine)} ], [ 'signal 9', 2 ], 'reason and counts');
+    ok(!$lost->{core}, 'core is false');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'text' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log logs/events.log text;')->up;
+    $node->signal('SEGV', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    my @lines = split /\n/, $node->read('logs/events.log');
+    is(scalar @lines, scalar(() = $node->events), 'a line each');
+    my $date = qr/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/;
+    like($lines[0], qr/^$date master_start 1 n_mine=0 n_older=0 pid=\d+ seq=1 duration=\S+ took=0\.\d{6}$/,
+        'start');
+    like((grep { /worker_lost/ } @lines)[0],
+        qr/^$date worker_lost 1-\d+ n_mine=1 n_older=0 pid=\d+ worker=0 seq=4 reason="signal 11" core=[01] took=\S+$/,
+        'loss');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'USR1 while events flow' => sub {
+    my $node = WorkerManager->new(workers => 4, manager => 'event_log logs/events.log;')->up;
+    for my $round (1 .. 5) {
+        $node->signal('KILL', $node->on_duty);
+        rename $node->path('logs/events.log'), $node->path("logs/events.$round") or die $!;
+        $node->signal('USR1');
+        $node->wait_events('worker_lost', 4 * $round);
+        $node->wait_events('worker_start', 4 + 4 * $round);
+        $node->wait_for('the new file', sub { -e $node->path('logs/events.log') });
+    }
+    $node->down;
+    my @names = ((map { "logs/events.$_" } 1 .. 5), 'logs/events.log');
+    # A worker reopens a moment after the master: its line may still go to the file before.
+    my @lines = sort { $a->{seq} <=> $b->{seq} } lines($node, @names);
+    is_complete($node, 'nothing is lost or told twice', @lines);
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a full disk costs the line and nothing else' => sub {
+    my $node = WorkerManager->new(workers => 2, manager => 'event_log out/events.log;');
+    symlink '/dev/full', $node->path('out/events.log') or die $!;
+    $node->up;
+    my $said = () = $node->log =~ m{\[error\].*could not write to ".*out/events.log", events are missing.*No space left}g;
+    is($said, 1, 'said once');
+    unlink $node->path('out/events.log');
+    $node->signal('USR1');
+    $node->wait_for('the new file', sub { -e $node->path('out/events.log') });
+    $node->reload(2);
+    like($node->log, qr/\[notice\].*the event log is written again, 4 lines are lost so far/, 'and how much it cost');
+    $node->down;
+    my @lines = lines($node, 'out/events.log');
+    is($lines[0]{seq}, 5, 'complete from there');
+    is($lines[-1]{seq}, scalar(() = $node->events), 'to the end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+for my $format ('json', 'text') {
+    subtest "death between the line and the note of it, $format" => sub {
+        my $node = WorkerManager->new(workers => 2, manager => "event_log out/events.log $format;");
+        $node->up;
+        for my $event (qw(worker_lost worker_start)) {
+            $node->write("kill/$event.logged", '', 0666);
+            $node->signal('KILL', ($node->on_duty)[0]);
+            $node->wait_for('the death', sub { !-e $node->path("kill/$event.logged") });
+            $node->wait_for('two workers', sub { my @duty = $node->on_duty; @duty == 2 });
+        }
+        $node->down;
+        my @seqs = $node->read('out/events.log') =~ /\bseq"?[:=](\d+)/g;
+        is_deeply(\@seqs, [ 1 .. @seqs ], 'no line is missing and none there twice');
+        is(scalar @seqs, scalar(() = $node->events), 'all are there');
+        $node->laws_hold('the laws hold', final => 1);
+    };
+}
+
+subtest 'a torn line stays alone' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
+    # As if a process had died in the middle of its write.
+    open my $file, '>>', $node->path('out/events.log') or die $!;
+    print $file '{"seq":4,"ti';
+    close $file;
+    $node->write('kill/worker_lost.recorded', '', 0666);
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_for('the death', sub { !-e $node->path('kill/worker_lost.recorded') });
+    $node->wait_for('a worker', sub { my @duty = $node->on_duty; @duty == 1 });
+    $node->down;
+    my @lines = split /\n/, $node->read('out/events.log');
+    is(scalar(grep { !eval { decode_json($_) } } @lines), 1, 'it alone is not JSON');
+    is(scalar @lines - 1, scalar(() = $node->events), 'and all events are there');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a history that wraps' => sub {
+    # The least zone there can be.
+    my $node = WorkerManager->new(workers => 4, manager => 'event_log logs/events.log; zone w 32k;');
+    $node->up;
+    for my $round (1 .. 20) {
+        $node->signal('KILL', $node->on_duty);
+        $node->wait_events('worker_start', 4 + 4 * $round);
+    }
+    $node->down;
+    my @lines = lines($node, 'logs/events.log');
+    cmp_ok(scalar @lines, '>', 160, 'many events');
+    is_complete($node, 'all of them', @lines);
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

@@ -21,6 +21,7 @@ mod kill_point;
 mod lifecycle;
 mod lock;
 mod process;
+mod variables;
 mod watch;
 mod zone;
 
@@ -50,7 +51,31 @@ pub static mut ngx_worker_manager_module: ngx_module_t = ngx_module_t {
 #[cfg(feature = "export-modules")]
 #[allow(missing_docs)]
 mod tables {
-    use super::ngx_worker_manager_module;
+    use core::ffi::c_char;
+    use core::ptr;
 
-    ngx::ngx_modules!(ngx_worker_manager_module);
+    use ngx::ffi::ngx_module_t;
+
+    use super::ngx_worker_manager_module;
+    use super::variables::ngx_worker_manager_http_module;
+
+    #[no_mangle]
+    #[allow(non_upper_case_globals)]
+    pub static mut ngx_modules: [*const ngx_module_t; 3] = [
+        &raw const ngx_worker_manager_module,
+        &raw const ngx_worker_manager_http_module,
+        ptr::null(),
+    ];
+
+    #[no_mangle]
+    #[allow(non_upper_case_globals)]
+    pub static mut ngx_module_names: [*const c_char; 3] = [
+        c"ngx_worker_manager_module".as_ptr(),
+        c"ngx_worker_manager_http_module".as_ptr(),
+        ptr::null(),
+    ];
+
+    #[no_mangle]
+    #[allow(non_upper_case_globals)]
+    pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];
 }

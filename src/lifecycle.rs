@@ -23,6 +23,8 @@ pub struct Member {
     pub generation: u64,
     /// Its slot.
     pub slot: u32,
+    /// The slot of its generation.
+    pub generation_slot: u32,
     /// Its process. A child that a callback forks has the parent's memory, but is not the worker.
     pid: i32,
 }
@@ -238,7 +240,8 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
     match recorded {
         Ok(recorded) => {
             let slot = recorded.slot.unwrap_or_default();
-            MEMBER.set(Some(Member { zone, generation, slot, pid }));
+            let generation_slot = recorded.generation_slot;
+            MEMBER.set(Some(Member { zone, generation, slot, generation_slot, pid }));
         }
         Err(Full::Workers) => log!(
             log,

@@ -216,6 +216,17 @@ impl<'a> Roster<'a> {
         self.generations().filter(|g| !g.ready && all_started(g)).map(|g| g.number).min()
     }
 
+    /// The running workers of the generation in a slot: one read.
+    pub fn running(&self, generation_slot: u32) -> u32 {
+        let record = self.generations.get(generation_slot as usize);
+        record.map_or(0, |record| record.running.load(Relaxed))
+    }
+
+    /// The reloads that committed: one read.
+    pub fn reloads_succeeded(&self) -> u64 {
+        self.head.reloads[0].load(Relaxed)
+    }
+
     /// The attempts to reload.
     pub fn reloads(&self) -> Reloads {
         Reloads::from_words(load(&self.head.reloads))

@@ -151,6 +151,8 @@ pub struct Recorded {
     pub event: Event,
     /// The slot of the worker it is about.
     pub slot: Option<u32>,
+    /// The slot of the generation it is about.
+    pub generation_slot: u32,
 }
 
 impl Roster<'_> {
@@ -168,7 +170,11 @@ impl Roster<'_> {
         step(Step::Journaled);
         self.apply(&change, &mut || step(Step::Applying));
         step(Step::Recorded);
-        Ok(Recorded { event: change.event, slot: change.worker.map(|w| w.slot) })
+        Ok(Recorded {
+            event: change.event,
+            slot: change.worker.map(|w| w.slot),
+            generation_slot: change.generation.slot,
+        })
     }
 
     fn plan(&self, transition: Transition, now: Now) -> Result<Change, Full> {

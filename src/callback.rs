@@ -1,6 +1,6 @@
 //! Callbacks: what runs for an event. Each kind is in its file.
 
-use roster::Event;
+use roster::{Event, Roster};
 
 use crate::conf::Conf;
 use crate::log::Log;
@@ -13,7 +13,7 @@ mod program;
 pub use call::{Call, CallbackPt};
 pub use exec::Exec;
 pub use log_line::LogLine;
-pub use program::Running;
+pub use program::{prepare, Running};
 
 /// One callback.
 pub enum Callback {
@@ -28,11 +28,11 @@ pub enum Callback {
 impl Callback {
     /// Runs it. A program is only started; what is returned is to be waited for, or not. Whatever
     /// goes wrong is logged and concerns nobody else.
-    pub fn run(&self, event: &Event, conf: &Conf, log: Log) -> Option<Running> {
+    pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) -> Option<Running> {
         match self {
             Callback::Log(line) => line.run(event, log),
             Callback::Call(call) => call.run(event, log),
-            Callback::Exec(exec) => return exec.run(event, conf, log),
+            Callback::Exec(exec) => return exec.run(event, conf, roster, log),
         }
         None
     }

@@ -12,6 +12,7 @@ use crate::kill_point::kill_point;
 use crate::lifecycle::beat;
 use crate::lock::Taken;
 use crate::log::Log;
+use crate::oom;
 use crate::process;
 use crate::watch;
 use crate::zone::Zone;
@@ -98,6 +99,11 @@ impl<'a> Hold<'a> {
         self.conf = conf;
     }
 
+    /// Whether a program runs that is to be awaited before the next callback.
+    pub fn is_awaiting(&self) -> bool {
+        self.awaited.is_some()
+    }
+
     /// Records a transition. Its event is told by the next `run`.
     pub fn record(&mut self, transition: Transition) -> Result<Recorded, Full> {
         let kind = kind_of(&transition);
@@ -133,6 +139,13 @@ impl<'a> Hold<'a> {
                 }
             } else {
                 transitions.remove(0)
+            };
+            let next = match next {
+                Transition::WorkerLost { slot, reason } => {
+                    let reason = oom::judge(self.zone.roster(), reason);
+                    Transition::WorkerLost { slot, reason }
+                }
+                next => next,
             };
             if let Err(full) = self.record(next) {
                 log!(self.log, Alert, "worker_manager: {next:?} can't be recorded: {full}");
@@ -184,11 +197,16 @@ impl<'a> Hold<'a> {
             self.telling = Some((event.seq, since));
             roster.begin_callback(event.seq, conf.generation.get(), index as u32);
             kill_point(event.kind, "begun");
-            let running = on.callback.run(&event, conf, self.log);
+            let running = on.callback.run(&event, conf, roster, self.log);
             if event.kind.is_awaited() {
                 self.awaited = running;
             } else if let Some(running) = running {
                 watch::adopt(running);
+                if patience == Patience::ComeBack {
+                    // Starting one takes a moment: requests come in between.
+                    kill_point(event.kind, "called");
+                    return false;
+                }
             }
             if patience == Patience::Wait {
                 if let Some(running) = take(&mut self.awaited) {

@@ -20,6 +20,7 @@ mod hooks;
 mod kill_point;
 mod lifecycle;
 mod lock;
+mod oom;
 mod process;
 mod variables;
 mod watch;

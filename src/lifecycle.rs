@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
 use roster::{Full, Reason, Transition};
 
+use crate::callback;
 use crate::clock;
 use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
@@ -69,6 +70,7 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
     let old = old_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     let new = new_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     if let Some((conf, zone)) = new {
+        callback::prepare();
         // SAFETY: as above.
         let workers = unsafe {
             remember_environment(cycle, conf);

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
-use roster::{Reason, Transition, WorkerView};
+use roster::{Reason, Roster, Transition, WorkerView};
 
 use crate::callback::Running;
 use crate::clock;
@@ -12,6 +12,7 @@ use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::lifecycle::{member, Member};
 use crate::log::Log;
+use crate::oom;
 use crate::process::{self, PerProcess};
 
 mod drain;
@@ -71,6 +72,9 @@ impl Rhythm {
 static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None));
 static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
 static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
+
+/// What the kernel's count of processes killed for memory was at the last heartbeat.
+static OOM_KILLS: PerProcess<Cell<Option<u64>>> = PerProcess(Cell::new(None));
 
 static mut HEARTBEAT: Timer = Timer::new();
 static mut RETRY: Timer = Timer::new();
@@ -175,6 +179,10 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     RHYTHM.set(rhythm);
     let log = Log::current();
     kin::tend(&member, now, log);
+    if member.zone.roster().workers().next().is_some_and(|first| first.slot == member.slot) {
+        // One on the node is enough.
+        OOM_KILLS.set(oom::look(member.zone.roster(), OOM_KILLS.get()));
+    }
     look(member, now, if late { Look::AtItself } else { Look::First });
     arm_heartbeat(log);
 }
@@ -191,6 +199,9 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     if rhythm.tend_at != 0 && now >= rhythm.tend_at {
         Rhythm::update(|rhythm| rhythm.tend_at = 0);
         kin::tend(&member, now, Log::current());
+        if member.zone.roster().oom_kills().is_none() {
+            oom::look(member.zone.roster(), None);
+        }
     }
     if let Some(shift) = SHIFT.take() {
         work(shift);
@@ -240,14 +251,7 @@ struct Findings {
 
 fn find(member: &Member, now: u64, closely: Look) -> Findings {
     let roster = member.zone.roster();
-    let news = kin::news(roster, now);
-    if news.wait {
-        retry_after(AT_ONCE);
-    }
-    if news.tend {
-        Rhythm::update(|rhythm| rhythm.tend_at = now);
-        retry_after(0);
-    }
+    let news = news_of_kin(roster, now);
     let rhythm = RHYTHM.get();
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
@@ -255,7 +259,7 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
         work: roster.pending().is_some()
             || roster.over().is_some()
             || roster.ready().is_some()
-            || !news.transitions.is_empty()
+            || !news.is_empty()
             || drain::is_untold()
             || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
         suspects: false,
@@ -289,6 +293,22 @@ fn judge(w: &WorkerView) -> Option<Transition> {
     }
 }
 
+/// What there is to tell of those that are watched, and when to come back to them.
+fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
+    let kin::News { transitions, wait, tend } = kin::news(roster, now);
+    if wait {
+        // Also between a look and the lock a cause may vanish, with the reaping of the dead, before
+        // it is to be had from the pidfd.
+        retry_after(AT_ONCE);
+    }
+    if tend || !transitions.is_empty() {
+        // Others are to be watched then.
+        Rhythm::update(|rhythm| rhythm.tend_at = now);
+        retry_after(AT_ONCE);
+    }
+    transitions
+}
+
 fn look(member: Member, now: u64, closely: Look) {
     let findings = find(&member, now, closely);
     if findings.suspects && closely == Look::First {
@@ -316,12 +336,7 @@ fn look(member: Member, now: u64, closely: Look) {
         return;
     };
     // Under the lock nobody else changes anything: look again.
-    let mut transitions = kin::news(hold.roster(), now).transitions;
-    if !transitions.is_empty() {
-        // Others are to be watched then.
-        Rhythm::update(|rhythm| rhythm.tend_at = now);
-        retry_after(0);
-    }
+    let mut transitions = news_of_kin(hold.roster(), now);
     for w in hold.roster().workers() {
         let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
         if w.slot == member.slot {
@@ -370,7 +385,8 @@ fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition
 /// Goes on with what was begun, and comes back later if that is not all.
 fn work(mut shift: Shift) {
     if !shift.hold.run(&mut shift.transitions, Patience::ComeBack) {
+        let soon = if shift.hold.is_awaiting() { SOON } else { 0 };
         SHIFT.replace(Some(shift));
-        retry_after(SOON);
+        retry_after(soon);
     }
 }

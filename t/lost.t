@@ -107,6 +107,96 @@ for my $lack ('no-pidfd', 'no-exit-info') {
     };
 }
 
+subtest 'killed by the kernel for memory' => sub {
+    my $node = WorkerManager->new(workers => 2, manager => $SLOW);
+    # In place of the count in nginx's cgroup.
+    $node->write('kill/oom-kills', '7');
+    $node->up;
+    $node->wait_for('a look at the count', sub { watches($node->on_duty) });
+    for my $kills ([ 7, 'signal 9' ], [ 8, 'oom' ], [ 8, 'signal 9' ], [ 10, 'oom' ], [ 10, 'oom' ]) {
+        my ($count, $reason) = @$kills;
+        $node->write('kill/oom-kills', $count);
+        my $lost = () = $node->kinds('worker_lost');
+        $node->signal('KILL', ($node->on_duty)[0]);
+        $node->wait_events('worker_lost', $lost + 1);
+        is(($node->kinds('worker_lost'))[$lost]{reason}, $reason, "count $count: $reason");
+    }
+    $node->write('kill/oom-kills', 11);
+    my $lost = () = $node->kinds('worker_lost');
+    $node->signal('SEGV', ($node->on_duty)[0]);
+    $node->wait_events('worker_lost', $lost + 1);
+    is(($node->kinds('worker_lost'))[$lost]{reason}, 'signal 11', 'another signal is another cause');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'really killed by the kernel for memory' => sub {
+    my $cgroup = memory_cgroup();
+    if (!$cgroup) {
+        pass('no cgroup to be made here; the count is simulated above');
+        return;
+    }
+    my $node = WorkerManager->new(workers => 1, manager => $SLOW);
+    my $hog = $node->path('hog.so');
+    $node->write('hog.c', <<'END');
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int hog(const void *event, void *data)
+{
+    (void) event;
+    if (unlink(data) == 0) {
+        for ( ;; ) {
+            memset(malloc(1 << 20), 1, 1 << 20);
+        }
+    }
+    return 0;
+}
+END
+    system('cc', '-shared', '-fPIC', '-o', $hog, $node->path('hog.c')) == 0 or die 'cc';
+    $node->configure(manager => "$SLOW on worker_start call $hog hog $node->{root}/out/hungry;");
+    $node->up;
+    for my $pid ($node->master) {
+        open my $file, '>', "$cgroup/cgroup.procs" or die $!;
+        print $file $pid;
+    }
+    # The one it starts now is in the cgroup, as those after it.
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    $node->wait_for('a look at the count', sub { watches($node->on_duty) });
+    $node->write('out/hungry', '');
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_for('the end of the hungry one', sub { !-e $node->path('out/hungry') });
+    $node->wait_events('worker_lost', 3);
+    is(($node->kinds('worker_lost'))[2]{reason}, 'oom', 'told so');
+    $node->wait_events('worker_start', 4);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+    rmdir $cgroup;
+};
+
+# A cgroup of this test's own with little memory; none if this machine has none to give.
+sub memory_cgroup {
+    open my $file, '<', '/proc/self/cgroup' or return;
+    my %path = map { /^\d+:([^:]*):(.*)$/ ? ($1 => $2) : () } <$file>;
+    my ($dir, $limit) = exists $path{memory}
+        ? ("/sys/fs/cgroup/memory$path{memory}", 'memory.limit_in_bytes')
+        : ('/sys/fs/cgroup' . ($path{''} // ''), 'memory.max');
+    $dir .= "/worker-manager-$$";
+    mkdir $dir or return;
+    if (open my $file, '>', "$dir/$limit") {
+        return $dir if print $file 64 << 20 and close $file;
+    }
+    rmdir $dir;
+    return;
+}
+
+# Whether these workers have settled and watch others.
+sub watches {
+    my @pids = @_;
+    return @pids == grep { pidfds($_) } @pids;
+}
+
 subtest 'descriptors per worker are few, however many workers there are' => sub {
     my %open;
     for my $workers (2, 16) {

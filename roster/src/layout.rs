@@ -56,8 +56,11 @@ pub struct Head {
     pub(crate) log_failures: AtomicU64,
     /// The newest event that is in the event log.
     pub(crate) logged: AtomicU64,
-    /// The kernel's count of processes killed for memory, when it was last looked at, and 1.
+    /// How many of the processes that the kernel killed for memory are accounted for, and 1; 0 if
+    /// nobody knows.
     pub(crate) oom_kills: AtomicU64,
+    /// How many programs that nobody waits for were started.
+    pub(crate) programs: AtomicU64,
 
     pub(crate) journal_valid: AtomicU64,
     pub(crate) journal: [AtomicU64; JOURNAL_WORDS],

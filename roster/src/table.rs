@@ -274,6 +274,21 @@ impl<'a> Roster<'a> {
         self.head.delivered.store(seq, Release);
     }
 
+    /// How many of the processes that the kernel killed for memory are accounted for.
+    pub fn oom_kills(&self) -> Option<u64> {
+        self.head.oom_kills.load(Relaxed).checked_sub(1)
+    }
+
+    /// Notes how many are.
+    pub fn set_oom_kills(&self, kills: u64) {
+        self.head.oom_kills.store(kills.saturating_add(1), Relaxed);
+    }
+
+    /// Counts the programs that nobody waits for.
+    pub fn next_program(&self) -> u32 {
+        self.head.programs.fetch_add(1, Relaxed) as u32
+    }
+
     /// The newest event that is in the event log, or was to be and is lost.
     pub fn logged(&self) -> u64 {
         self.head.logged.load(Acquire)

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use roster::{Event, Field, Template};
+use roster::{Event, Field, Roster, Template};
 
 use super::program::{Program, Running};
 use crate::conf::Conf;
@@ -19,7 +19,7 @@ pub struct Exec {
 
 impl Exec {
     /// Starts it.
-    pub fn run(&self, event: &Event, conf: &Conf, log: Log) -> Option<Running> {
+    pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) -> Option<Running> {
         let label = format!("worker_manager: {} {}", event.kind.name(), event.id());
 
         let mut argv = vec![self.path.clone()];
@@ -38,7 +38,7 @@ impl Exec {
             envp: &envp,
             timeout: Duration::from_millis(conf.exec_timeout() as u64),
             label: &label,
-            awaited: event.kind.is_awaited(),
+            ticket: (!event.kind.is_awaited()).then(|| roster.next_program()),
         };
         match program.start(log) {
             Ok(running) => Some(running),

@@ -16,7 +16,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use crate::clock;
 use crate::log::Log;
 
+mod slots;
 mod supervisor;
+
+pub use slots::prepare;
 
 /// How much longer than the program's time its supervisor may take before it counts as stuck:
 /// stopped by somebody, or unable to write to the log.
@@ -34,8 +37,9 @@ pub struct Program<'a> {
     pub timeout: Duration,
     /// What begins each line in the log.
     pub label: &'a str,
-    /// Whether this process waits for it. If so, it does not outlive this process.
-    pub awaited: bool,
+    /// None if this process waits for it; then it does not outlive this process. Otherwise its
+    /// number among those that nobody waits for, of which only so many run at a time.
+    pub ticket: Option<u32>,
 }
 
 /// A program that was started. Until `wait` returns or `poll` says that it ended, its supervisor
@@ -77,7 +81,8 @@ impl Program<'_> {
             envp: &envp,
             timeout: self.timeout,
             label: self.label,
-            parent: self.awaited.then(|| control_end.as_raw_fd()),
+            parent: self.ticket.is_none().then(|| control_end.as_raw_fd()),
+            ticket: self.ticket,
             alive: alive_end.as_raw_fd(),
             log,
         };
@@ -93,7 +98,7 @@ impl Program<'_> {
         Ok(Running {
             supervisor: forked?,
             alive,
-            control: self.awaited.then_some(control),
+            control: self.ticket.is_none().then_some(control),
             overdue: clock::monotonic()
                 .saturating_add(self.timeout.as_millis() as u64)
                 .saturating_add(OVERDUE_MS),

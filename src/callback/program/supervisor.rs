@@ -16,7 +16,7 @@ use ngx::ffi::{
     ngx_use_stderr,
 };
 
-use super::{errno, fork_quietly};
+use super::{errno, fork_quietly, slots};
 use crate::clock::monotonic;
 use crate::log::{Level, Log};
 
@@ -36,6 +36,8 @@ pub struct Job<'a> {
     pub label: &'a str,
     /// Closes when the process that awaits the program has ended.
     pub parent: Option<c_int>,
+    /// Of a program that nobody awaits, see [`Program`](super::Program).
+    pub ticket: Option<u32>,
     /// To be kept open: the other end tells that the supervisor has ended.
     pub alive: c_int,
     pub log: Log,
@@ -49,6 +51,9 @@ pub const GRACE_MS: u64 = 1000;
 /// supervisor, which has to tell the end.
 pub fn run(job: &Job<'_>) -> ! {
     become_supervisor(job);
+    if let Some(ticket) = job.ticket {
+        slots::take(ticket);
+    }
     if let Err((errno, what)) = supervise(job) {
         say(job, Level::Error, errno, format_args!("{what}"));
     }
@@ -102,7 +107,7 @@ fn become_supervisor(job: &Job<'_>) {
 fn close_all_but_ours(job: &Job<'_>) {
     // SAFETY: a plain global. While it is set, nginx tells errors on the console too.
     let console = if unsafe { ngx_use_stderr } != 0 { 2 } else { -1 };
-    let ours = [job.alive, job.parent.unwrap_or(-1), console];
+    let ours = [job.alive, job.parent.unwrap_or(-1), console, slots::file()];
     let mut first = 0;
     // Searched anew for each gap, because there may be any number of logs and no memory for them.
     while let Some(fd) = ours.into_iter().chain(log_fds(job.log)).filter(|&fd| fd >= first).min() {

@@ -28,6 +28,16 @@ pub struct EventLog {
     format: Format,
 }
 
+/// What there is to write to.
+#[derive(PartialEq, Eq)]
+enum State {
+    /// A file with nothing in it.
+    Empty,
+    Ready,
+    /// A pipe or the like whose reader is slow or gone: to wait for it would hold up the node.
+    Busy,
+}
+
 /// A line of JSON.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -71,25 +81,27 @@ impl EventLog {
         if roster.logged() >= event.seq {
             return;
         }
+        let text = match self.format {
+            Format::Json => json(event, took),
+            Format::Text => text(event, took),
+        };
         let mut line = String::new();
+        let state = self.state();
         let end = if taken_over { self.end() } else { String::new() };
         if end.ends_with('\n') {
-            if end.lines().last().is_some_and(|last| is_of(last, event.seq)) {
+            // The time that its callbacks took is the last field and may differ.
+            let told = |line: &str| line.rsplit_once("took").map(|(told, _)| told.to_string());
+            if end.lines().last().and_then(told) == told(&text) {
                 roster.log_written(event.seq);
                 return;
             }
-        } else if !end.is_empty() || roster.log_is_torn() {
+        } else if !end.is_empty() || (roster.log_is_torn() && state != State::Empty) {
             line.push('\n');
         }
-        match self.format {
-            Format::Json => line.push_str(&json(event, took)),
-            Format::Text => line.push_str(&text(event, took)),
-        }
+        line.push_str(&text);
         line.push('\n');
 
-        // SAFETY: the file is open for as long as the cycle lives, and the text is valid.
-        let n = unsafe { libc::write((*self.file).fd, line.as_ptr().cast(), line.len()) };
-        let errno = io::Error::last_os_error().raw_os_error().filter(|_| n < 0).unwrap_or(0);
+        let (n, errno) = if state == State::Busy { (-1, libc::EAGAIN) } else { self.put(&line) };
         kill_point(event.kind, "logged");
         if usize::try_from(n) == Ok(line.len()) {
             let lost = roster.log_written(event.seq);
@@ -108,6 +120,36 @@ impl EventLog {
                 errno = errno,
                 "worker_manager: could not write to \"{name}\", events are missing there from now on"
             );
+        }
+    }
+
+    /// Writes it in one piece, so that nobody else's line comes in between. Returns what `write`
+    /// does, and an errno.
+    fn put(&self, line: &str) -> (isize, i32) {
+        loop {
+            // SAFETY: the file is open for as long as the cycle lives, and the text is valid.
+            let n = unsafe { libc::write((*self.file).fd, line.as_ptr().cast(), line.len()) };
+            let errno = io::Error::last_os_error().raw_os_error().filter(|_| n < 0).unwrap_or(0);
+            if errno != libc::EINTR {
+                return (n, errno);
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        // SAFETY: all zeros is a valid structure, the descriptor is open, and the pointers valid.
+        unsafe {
+            let fd = (*self.file).fd;
+            let mut stat = core::mem::zeroed::<libc::stat>();
+            if libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG {
+                return if stat.st_size == 0 { State::Empty } else { State::Ready };
+            }
+            let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+            if libc::poll(&mut poll, 1, 0) == 1 && poll.revents == libc::POLLOUT {
+                State::Ready
+            } else {
+                State::Busy
+            }
         }
     }
 
@@ -132,11 +174,6 @@ impl EventLog {
         };
         read().unwrap_or_default()
     }
-}
-
-/// Whether a line is that of an event.
-fn is_of(line: &str, seq: u64) -> bool {
-    line.starts_with(&format!("{{\"seq\":{seq},")) || line.contains(&format!(" seq={seq} "))
 }
 
 fn json(event: &Event, took: u64) -> String {

@@ -149,7 +149,8 @@ impl<'a> Hold<'a> {
             };
             if let Err(full) = self.record(next) {
                 log!(self.log, Alert, "worker_manager: {next:?} can't be recorded: {full}");
-                if transitions.is_empty() {
+                if let Transition::MasterReady { .. } | Transition::MasterExit { .. } = next {
+                    // It would be next again.
                     return true;
                 }
             }

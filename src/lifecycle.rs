@@ -140,7 +140,7 @@ fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &
         hold.run(&mut exit, Patience::Wait);
     }
     drop(hold);
-    watch::start(conf, log);
+    watch::start(conf, true, log);
 }
 
 /// A configuration that began to be read at `began` came to nothing: its cycle's pool is destroyed
@@ -223,9 +223,10 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     hold.run(&mut losses, Patience::Wait);
     register(&mut hold, zone, conf, log);
     hold.run(&mut Vec::new(), Patience::Wait);
+    let alone = hold.roster().generations().count() < 2;
     drop(hold);
     if member().is_some() {
-        watch::start(conf, log);
+        watch::start(conf, alone, log);
     }
 }
 

@@ -34,10 +34,11 @@ fn kills() -> Option<u64> {
 /// yet. Returns what to pass the next time.
 pub fn look(roster: Roster<'_>, before: Option<u64>) -> Option<u64> {
     let now = kills()?;
-    match before {
-        Some(before) => roster.set_oom_kills(before),
-        None if roster.oom_kills().is_none() => roster.set_oom_kills(now),
-        None => {}
+    match (before, roster.oom_kills()) {
+        (_, None) => roster.set_oom_kills(now),
+        // Never back: what has explained a loss does not explain another.
+        (Some(before), Some(seen)) if before > seen => roster.set_oom_kills(before),
+        _ => {}
     }
     Some(now)
 }

@@ -34,6 +34,11 @@ const CONFIRM: u64 = 1000;
 /// should not take longer for that, is over, and before nginx tells the workers before it to quit,
 /// 100 ms after it has started these (`ngx_master_process_cycle`).
 const SETTLE: u64 = 50;
+/// The same if no older generation is alive. All workers have successors then, and a start with many
+/// workers may last.
+const SETTLE_ALONE: u64 = 2000;
+/// How often to look at the kernel's count of processes killed for memory, milliseconds.
+const OOM: u64 = 60_000;
 
 /// What the event loop has begun and not finished.
 struct Shift {
@@ -73,8 +78,9 @@ static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None)
 static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
 static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
 
-/// What the kernel's count of processes killed for memory was at the last heartbeat.
-static OOM_KILLS: PerProcess<Cell<Option<u64>>> = PerProcess(Cell::new(None));
+/// When this worker last looked at the kernel's count of processes killed for memory, and what it
+/// was then.
+static OOM_KILLS: PerProcess<Cell<(u64, Option<u64>)>> = PerProcess(Cell::new((0, None)));
 
 static mut HEARTBEAT: Timer = Timer::new();
 static mut RETRY: Timer = Timer::new();
@@ -98,8 +104,9 @@ fn retry_after(after: ngx_msec_t) {
     }
 }
 
-/// Starts the heartbeat of this worker, or goes on with another configuration.
-pub fn start(conf: &Conf, log: Log) {
+/// Starts the heartbeat of this worker, or goes on with another configuration. `alone` says that no
+/// other generation is alive.
+pub fn start(conf: &Conf, alone: bool, log: Log) {
     // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
     // init_process, which comes after those of the event modules.
     if unsafe { ngx_event_timer_rbtree.root.is_null() } {
@@ -107,17 +114,18 @@ pub fn start(conf: &Conf, log: Log) {
         return;
     }
     let now = clock::monotonic();
+    let settle = if alone { SETTLE_ALONE } else { SETTLE };
     RHYTHM.set(Rhythm {
         interval: conf.interval() as u64,
         failed: conf.failed() as u64,
         beat: now,
-        tend_at: if process::is_worker() { now + SETTLE } else { 0 },
+        tend_at: if process::is_worker() { now + settle } else { 0 },
         ..Rhythm::NONE
     });
     arm_heartbeat(log);
     if process::is_worker() {
         drain::expect(log);
-        retry_after(SETTLE as ngx_msec_t);
+        retry_after(settle as ngx_msec_t);
     }
     if reap() {
         retry_after(REAP);
@@ -179,9 +187,11 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     RHYTHM.set(rhythm);
     let log = Log::current();
     kin::tend(&member, now, log);
-    if member.zone.roster().workers().next().is_some_and(|first| first.slot == member.slot) {
-        // One on the node is enough.
-        OOM_KILLS.set(oom::look(member.zone.roster(), OOM_KILLS.get()));
+    let (looked, kills) = OOM_KILLS.get();
+    let first = || member.zone.roster().workers().next();
+    // One on the node is enough.
+    if now - looked >= OOM && first().is_some_and(|first| first.slot == member.slot) {
+        OOM_KILLS.set((now, oom::look(member.zone.roster(), kills)));
     }
     look(member, now, if late { Look::AtItself } else { Look::First });
     arm_heartbeat(log);
@@ -205,13 +215,17 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     }
     if let Some(shift) = SHIFT.take() {
         work(shift);
-    } else if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
-        look(member, now, Look::First);
-    } else {
-        Rhythm::update(|rhythm| rhythm.confirm_at = 0);
-        // Late again: no judgement this time either.
-        let late = now - rhythm.confirm_at > rhythm.failed / 2;
-        look(member, now, if late { Look::AtItself } else { Look::Second });
+    }
+    // What came up while another event was told has waited for that.
+    if SHIFT.borrow().is_none() {
+        if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
+            look(member, now, Look::First);
+        } else {
+            Rhythm::update(|rhythm| rhythm.confirm_at = 0);
+            // Late again: no judgement this time either.
+            let late = now - rhythm.confirm_at > rhythm.failed / 2;
+            look(member, now, if late { Look::AtItself } else { Look::Second });
+        }
     }
     let rhythm = RHYTHM.get();
     for at in [rhythm.confirm_at, rhythm.tend_at, rhythm.stuck_at] {
@@ -293,6 +307,12 @@ fn judge(w: &WorkerView) -> Option<Transition> {
     }
 }
 
+/// Sees again who is to be watched, in a moment.
+fn tend_soon(now: u64) {
+    Rhythm::update(|rhythm| rhythm.tend_at = now);
+    retry_after(AT_ONCE);
+}
+
 /// What there is to tell of those that are watched, and when to come back to them.
 fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
     let kin::News { transitions, wait, tend } = kin::news(roster, now);
@@ -301,10 +321,8 @@ fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
         // it is to be had from the pidfd.
         retry_after(AT_ONCE);
     }
-    if tend || !transitions.is_empty() {
-        // Others are to be watched then.
-        Rhythm::update(|rhythm| rhythm.tend_at = now);
-        retry_after(AT_ONCE);
+    if tend {
+        tend_soon(now);
     }
     transitions
 }
@@ -337,6 +355,9 @@ fn look(member: Member, now: u64, closely: Look) {
     };
     // Under the lock nobody else changes anything: look again.
     let mut transitions = news_of_kin(hold.roster(), now);
+    if !transitions.is_empty() {
+        tend_soon(now);
+    }
     for w in hold.roster().workers() {
         let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
         if w.slot == member.slot {
@@ -385,7 +406,8 @@ fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition
 /// Goes on with what was begun, and comes back later if that is not all.
 fn work(mut shift: Shift) {
     if !shift.hold.run(&mut shift.transitions, Patience::ComeBack) {
-        let soon = if shift.hold.is_awaiting() { SOON } else { 0 };
+        // Not 0: nginx runs a timer that is due again before it looks at its connections.
+        let soon = if shift.hold.is_awaiting() { SOON } else { AT_ONCE };
         SHIFT.replace(Some(shift));
         retry_after(soon);
     }

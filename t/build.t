@@ -55,4 +55,28 @@ is_refused('another version', qr/version \d+ instead of \d+ in/,
 is_refused('the same version, configured otherwise', qr/is not binary compatible in/,
     binary => "$objs/other/nginx", module => "$objs/ngx_worker_manager_module.so");
 
+for my $method ('poll', 'select') {
+    subtest "an nginx that uses $method, not epoll" => sub {
+        my $node = WorkerManager->new(workers => 2, manager => $quick, events => "use $method;",
+            binary => "$objs/dynamic/nginx", module => "$objs/dynamic/ngx_worker_manager_module.so");
+        $node->up;
+        $node->signal('KILL', ($node->on_duty)[0]);
+        $node->wait_events('worker_start', 3);
+        is(($node->kinds('worker_lost'))[0]{reason}, 'signal 9', 'the successor knows the cause');
+        my $held = $node->hold_connection(1);
+        my ($draining) = map { $_->{pid} } $node->held;
+        $node->reload_ready(2);
+        $node->wait_events('worker_draining', 2, 1);
+        $node->signal('KILL', $draining);
+        $node->wait_events('worker_lost', 2);
+        my @workers = $node->on_duty;
+        $node->signal('KILL');
+        $node->wait_events('master_lost', 1);
+        $node->signal('QUIT', @workers);
+        $node->wait_events('master_exit', 1, 2);
+        unlike($node->log, qr/open socket/, 'nginx finds nothing left open');
+        $node->laws_hold('the laws hold', final => 1);
+    };
+}
+
 done_testing;

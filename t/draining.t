@@ -77,6 +77,45 @@ subtest 'a worker told to quit alone' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'what comes up while an awaited program runs is told right after it' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', <<"END", 0755);
+#!/bin/sh
+touch $node->{root}/out/begun
+while [ ! -e $node->{root}/out/go ]; do sleep 0.01; done
+END
+    $node->configure(manager => 'interval 10m; on master_exit exec hook;');
+    $node->up;
+    my $old = $node->hold_connection(1);
+    my ($victim) = map { $_->{pid} } $node->held;
+    $node->reload_ready(2);
+    $node->wait_events('worker_draining', 1, 1);
+    my $held = $node->hold_connection(2);
+    # The new worker tells the loss, and the end of the old generation, from its event loop.
+    $node->signal('KILL', $victim);
+    $node->wait_for('the program', sub { -e $node->path('out/begun') });
+    $node->signal('HUP');
+    $node->wait_for('the order', sub { $node->log =~ /gracefully shutting down.*gracefully/s
+        || $node->log =~ /signal 1 \(SIGHUP\).*signal 1 \(SIGHUP\)/s });
+    $node->write('out/go', '');
+    $node->wait_events('worker_draining', 1, 2);
+    pass('it drains');
+    close $held;
+    $node->wait_events('master_exit', 1, 2);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'as few connections as nginx allows' => sub {
+    # One for the listening socket and one for the channel to the master: none is left to notice by.
+    my $node = WorkerManager->new(workers => 1, connections => 2)->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    unlike($node->log, qr/not enough|fatal code/, 'the worker starts');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'fast stop: nobody drains' => sub {
     my $node = WorkerManager->new->up;
     $node->down('TERM');

@@ -88,6 +88,24 @@ subtest 'a full disk costs the line and nothing else' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a pipe that nobody reads holds up nobody' => sub {
+    my $node = WorkerManager->new(workers => 2, manager => 'event_log out/pipe;');
+    POSIX::mkfifo($node->path('out/pipe'), 0666) or die $!;
+    # A reader that does not read, and room for a few lines only.
+    open my $pipe, '+<', $node->path('out/pipe') or die $!;
+    my $F_SETPIPE_SZ = 1031;
+    fcntl $pipe, $F_SETPIPE_SZ, 4096 or die $!;
+    $node->up;
+    for my $round (1 .. 10) {
+        $node->signal('KILL', $node->on_duty);
+        $node->wait_events('worker_start', 2 + 2 * $round);
+    }
+    like($node->log, qr/\[error\].*could not write to ".*pipe"/, 'what does not fit is missing');
+    like($node->get('/'), qr/ok/, 'it serves');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 for my $format ('json', 'text') {
     subtest "death between the line and the note of it, $format" => sub {
         my $node = WorkerManager->new(workers => 2, manager => "event_log out/events.log $format;");

@@ -102,7 +102,12 @@ for my $lack ('no-pidfd', 'no-exit-info') {
         $node->wait_events('worker_lost', 2);
         is(($node->kinds('worker_lost'))[1]{reason}, 'unknown', 'who drains has none');
         $node->wait_events('master_exit', 1, 1);
-        $node->down;
+        my @workers = $node->on_duty;
+        $node->signal('KILL');
+        $node->wait_events('master_lost', 1);
+        $node->signal('QUIT', @workers);
+        $node->wait_events('master_exit', 1, 2);
+        is(scalar $node->kinds('master_lost'), 1, 'the loss of the master is told, once');
         $node->laws_hold('the laws hold', final => 1);
     };
 }

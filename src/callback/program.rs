@@ -54,7 +54,6 @@ pub struct Running {
     overdue: u64,
     killed: bool,
     label: String,
-    log: Log,
     ended: bool,
 }
 
@@ -104,7 +103,6 @@ impl Program<'_> {
                 .saturating_add(OVERDUE_MS),
             killed: false,
             label,
-            log,
             ended: false,
         })
     }
@@ -149,11 +147,11 @@ impl Running {
         }
         let label = &self.label;
         if self.killed {
-            log!(self.log, Alert, "{label}: the supervisor of its program can't be killed");
+            log!(Log::current(), Alert, "{label}: the supervisor of its program can't be killed");
             self.ended = true;
             return;
         }
-        log!(self.log, Alert, "{label}: the supervisor of its program is stuck, killing it");
+        log!(Log::current(), Alert, "{label}: the supervisor of its program is stuck, killing it");
         // SAFETY: it was not reaped yet, so its number is not reused. The program goes with it.
         unsafe { libc::kill(self.supervisor, libc::SIGKILL) };
         self.killed = true;
@@ -174,8 +172,9 @@ impl Running {
         }
         if reaped == self.supervisor && libc::WIFSIGNALED(status) && !self.killed {
             let (label, signal) = (&self.label, libc::WTERMSIG(status));
+            // Not that of the start, which a reload may have freed.
             log!(
-                self.log,
+                Log::current(),
                 Warn,
                 "{label}: the supervisor of its program exited on signal {signal}"
             );

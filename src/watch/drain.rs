@@ -26,7 +26,8 @@ pub fn expect(log: Log) {
     // descriptor 0 is put back to what it was.
     unsafe {
         let cycle = ngx_cycle;
-        if (*cycle).free_connection_n == 0 {
+        if (*cycle).free_connection_n < 2 {
+            // nginx itself is going to take the last one, for its channel, and would give up.
             return;
         }
         let files = (*cycle).files;

@@ -27,12 +27,18 @@ enum Who {
     Worker { slot: u32, generation: u64 },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Target {
     who: Who,
     pid: i32,
     since_boot: u64,
+    /// Whether it gave a sign of life so short a time ago that its pid can't be another's by now.
+    is_fresh: bool,
 }
+
+/// How long a pid is not given to another process, milliseconds: less than it takes to start as many
+/// processes as there are pids, 32,768 at least.
+const FRESH: u64 = 1000;
 
 /// One that is watched.
 struct Kin {
@@ -60,24 +66,28 @@ fn kin(index: usize) -> *mut Kin {
 
 /// Sees to it that the right ones are watched.
 pub fn tend(member: &Member, now: u64, log: Log) {
-    if !process::is_worker() || !Pidfd::is_supported() {
+    if !process::is_worker() {
         return;
     }
     let roster = member.zone.roster();
     let master = process::master();
     let lost = roster.lost_master() == master;
-    let master = Target { who: Who::Master, pid: master, since_boot: u64::MAX };
+    let master = Target { who: Who::Master, pid: master, since_boot: u64::MAX, is_fresh: true };
+    let target = |w: WorkerView| Target {
+        who: Who::Worker { slot: w.slot, generation: w.generation },
+        pid: w.pid,
+        since_boot: w.since_boot,
+        is_fresh: now.saturating_sub(w.beat) < FRESH,
+    };
     watch(MASTER, (!lost).then_some(master), now, log);
+    if !Pidfd::is_supported() {
+        return;
+    }
 
     let next = next(roster, member.slot);
     watch(NEXT, next.map(target), now, log);
     let elder = elder(roster, member).filter(|w| next.is_none_or(|next| next.slot != w.slot));
     watch(ELDER, elder.map(target), now, log);
-}
-
-fn target(w: WorkerView) -> Target {
-    let who = Who::Worker { slot: w.slot, generation: w.generation };
-    Target { who, pid: w.pid, since_boot: w.since_boot }
 }
 
 /// The one after this worker in the roster, round its end.
@@ -102,7 +112,8 @@ fn watch(index: usize, target: Option<Target>, now: u64, log: Log) {
     let kin = kin(index);
     // SAFETY: a static of this module, and the event loop is this thread's.
     unsafe {
-        if (*kin).target == target {
+        let same = |target: &Target| (target.who, target.pid);
+        if (*kin).target.as_ref().map(same) == target.as_ref().map(same) {
             return;
         }
         Pidfd::close(&raw mut (*kin).pidfd);
@@ -111,24 +122,25 @@ fn watch(index: usize, target: Option<Target>, now: u64, log: Log) {
         let Some(target) = target else {
             return;
         };
-        match Pidfd::open(&raw mut (*kin).pidfd, target.pid, on_death, log) {
+        let opened = Pidfd::open(&raw mut (*kin).pidfd, target.pid, on_death, log);
+        let is_dead = match target.who {
+            // Asked after the opening: it may have been another process that was opened.
+            Who::Master => process::is_orphan(),
             // Another process that has the pid now says nothing about the one that had it.
-            Ok(())
-                if target.who != Who::Master
-                    && process::is_replaced(target.pid, target.since_boot) =>
-            {
-                Pidfd::close(&raw mut (*kin).pidfd);
-                (*kin).dead_since = now;
-            }
-            Ok(()) => {}
-            Err(libc::ESRCH) => (*kin).dead_since = now,
-            // No such system call, or no descriptor left: the heartbeat finds it.
-            Err(_) => return,
+            Who::Worker { .. } => match opened {
+                Ok(()) => !target.is_fresh && process::is_replaced(target.pid, target.since_boot),
+                Err(errno) => errno == libc::ESRCH,
+            },
+        };
+        if is_dead {
+            Pidfd::close(&raw mut (*kin).pidfd);
+            (*kin).dead_since = now;
+        } else if opened.is_err() {
+            // No such system call, another event method, no descriptor left: the next heartbeat
+            // tries again, and finds the dead itself.
+            return;
         }
         (*kin).target = Some(target);
-        if target.who == Who::Master && process::is_orphan() {
-            (*kin).dead_since = now;
-        }
         if (*kin).dead_since != 0 {
             super::retry_after(0);
         }
@@ -143,11 +155,13 @@ unsafe extern "C" fn on_death(_event: *mut ngx_event_t) {
         let kin = kin(index);
         // SAFETY: a static of this module, and the event loop is this thread's.
         unsafe {
-            if (*kin).target.is_some() && (*kin).dead_since == 0 && (*kin).pidfd.has_died() {
+            if (*kin).pidfd.has_died() {
                 // It stays readable for ever.
                 Pidfd::silence(&raw mut (*kin).pidfd);
-                (*kin).dead_since = now;
-                news = true;
+                if (*kin).target.is_some() && (*kin).dead_since == 0 {
+                    (*kin).dead_since = now;
+                    news = true;
+                }
             }
         }
     }

@@ -73,7 +73,7 @@ impl Pidfd {
         handler: unsafe extern "C" fn(*mut ngx_event_t),
         log: Log,
     ) -> Result<(), i32> {
-        if simulated("no-pidfd") {
+        if simulated("no-pidfd") || !Pidfd::is_supported() {
             return Err(libc::ENOSYS);
         }
         // SAFETY: the caller vouches for `this`. pidfd_open sets close-on-exec.

@@ -43,6 +43,8 @@ sub new {
         manager => '',
         main    => '',
         http    => '',
+        events  => '',
+        connections => 64,
         daemon  => 1,
         log     => 1,
         %options,
@@ -76,7 +78,7 @@ error_log logs/error.log info;
 pid logs/nginx.pid;
 $self->{main}
 $block
-events { worker_connections 64; }
+events { worker_connections $self->{connections}; $self->{events} }
 http {
     access_log off;
     $self->{http}

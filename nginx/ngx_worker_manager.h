@@ -49,6 +49,7 @@ typedef struct {
 
     int64_t      connections;  /* open in a worker that drains, or nil */
     int64_t      duration;     /* of the load or of draining, ms, or nil */
+    int64_t      took;         /* what its callbacks took, us; nil in a callback */
 } ngx_worker_manager_event_t;
 
 
@@ -75,6 +76,13 @@ typedef struct {
     int64_t  n_mine;
     int64_t  n_next;
     int64_t  n_older;
+
+    /* Attempts to reload since the zone's history began. */
+    int64_t  reloads;          /* that committed */
+    int64_t  reloads_failed;   /* that did not */
+    int64_t  reloaded_at;      /* when the last one committed, ms, or nil */
+    int64_t  failed_at;        /* when the last one failed, ms, or nil */
+    int64_t  reload_duration;  /* of the last attempt, ms, or nil */
 } ngx_worker_manager_counts_t;
 
 
@@ -101,8 +109,19 @@ int ngx_worker_manager_on(struct ngx_cycle_s *cycle, const char *event,
 
 
 /*
- * Reads the counts without waiting for anything.  Returns 0; -1 in a process
- * that belongs to no generation; -2 if counts->size is too small.
+ * Calls a function with each event that is remembered and newer than "seq",
+ * oldest first, until it returns anything but 0, which is then returned too.
+ * Waits for nothing.  Returns 0 otherwise; -1 in a process that belongs to no
+ * generation.
+ */
+int ngx_worker_manager_history(uint64_t seq,
+    ngx_worker_manager_callback_pt callback, void *data);
+
+
+/*
+ * Reads the counts without waiting for anything, as many as fit counts->size.
+ * Returns 0; -1 in a process that belongs to no generation; -2 if the size
+ * does not reach up to n_older.
  */
 int ngx_worker_manager_counts(ngx_worker_manager_counts_t *counts);
 

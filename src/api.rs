@@ -2,15 +2,16 @@
 
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::{offset_of, size_of};
+use core::ptr;
 
 use ngx::ffi::{ngx_cycle, ngx_cycle_t};
 use roster::Kind;
 
-use crate::callback::{Call, Callback, CallbackPt};
+use crate::callback::{with_event_for_c, Call, Callback, CallbackPt};
 use crate::conf::{Conf, On};
 use crate::header::{ngx_worker_manager_counts_t, NGX_WORKER_MANAGER_NIL};
 use crate::lifecycle;
-use crate::zone;
+use crate::zone::{self, Zone};
 
 /// Registers a callback for the configuration of a cycle; see the header.
 ///
@@ -45,6 +46,40 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
     0
 }
 
+/// The zone, and the generation this process belongs to.
+fn place() -> Option<(Zone, u64)> {
+    lifecycle::member().map(|member| (member.zone, member.generation)).or_else(|| {
+        // The master, which is no member, has the generation it committed last.
+        // SAFETY: nginx's global cycle is live.
+        let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
+        let generation = conf.generation.get();
+        (generation != 0).then_some((zone::of_conf(conf)?, generation))
+    })
+}
+
+/// Reads the history; see the header.
+///
+/// # Safety
+/// `callback` may be called with `data`.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_history(
+    seq: u64,
+    callback: Option<CallbackPt>,
+    data: *mut c_void,
+) -> c_int {
+    let Some(((zone, _), callback)) = place().zip(callback) else {
+        return -1;
+    };
+    for (event, took) in zone.roster().history().filter(|(event, _)| event.seq > seq) {
+        // SAFETY: the caller vouches for the function.
+        let rc = with_event_for_c(&event, took, |event| unsafe { callback(event, data) });
+        if rc != 0 {
+            return rc;
+        }
+    }
+    0
+}
+
 /// Reads the counts; see the header.
 ///
 /// # Safety
@@ -55,28 +90,37 @@ pub unsafe extern "C" fn ngx_worker_manager_counts(
 ) -> c_int {
     const LEAST: usize = offset_of!(ngx_worker_manager_counts_t, n_older) + size_of::<i64>();
     // SAFETY: the caller vouches for the size at least.
-    if unsafe { (*counts).size } < LEAST {
+    let size = unsafe { (*counts).size };
+    if size < LEAST {
         return -2;
     }
-    let place = lifecycle::member().map(|member| (member.zone, member.generation)).or_else(|| {
-        // The master, which is no member, has the generation it committed last.
-        // SAFETY: nginx's global cycle is live.
-        let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
-        let generation = conf.generation.get();
-        (generation != 0).then_some((zone::of_conf(conf)?, generation))
-    });
-    let Some((zone, generation)) = place else {
+    let Some((zone, generation)) = place() else {
         return -1;
     };
-    let seen = zone.roster().counts(generation);
-    let number = |n: Option<u32>| n.map_or(i64::from(NGX_WORKER_MANAGER_NIL), i64::from);
-    // SAFETY: the size covers all fields written here.
+    let roster = zone.roster();
+    let seen = roster.counts(generation);
+    let reloads = roster.reloads();
+    let nil = i64::from(NGX_WORKER_MANAGER_NIL);
+    let number = |n: Option<u32>| n.map_or(nil, i64::from);
+    let moment = |time: i64| if time == 0 { nil } else { time };
+    let attempts = reloads.succeeded + reloads.failed;
+    let known = ngx_worker_manager_counts_t {
+        size,
+        generation: generation as i64,
+        n_prev: number(seen.n_prev),
+        n_mine: seen.n_mine.into(),
+        n_next: number(seen.n_next),
+        n_older: seen.n_older.into(),
+        reloads: reloads.succeeded as i64,
+        reloads_failed: reloads.failed as i64,
+        reloaded_at: moment(reloads.succeeded_at),
+        failed_at: moment(reloads.failed_at),
+        reload_duration: if attempts == 0 { nil } else { reloads.duration as i64 },
+    };
+    // SAFETY: not more than the caller's structure has room for, and not more than there is.
     unsafe {
-        (*counts).generation = generation as i64;
-        (*counts).n_prev = number(seen.n_prev);
-        (*counts).n_mine = seen.n_mine.into();
-        (*counts).n_next = number(seen.n_next);
-        (*counts).n_older = seen.n_older.into();
+        let bytes = size.min(size_of::<ngx_worker_manager_counts_t>());
+        ptr::copy_nonoverlapping((&raw const known).cast::<u8>(), counts.cast(), bytes);
     }
     0
 }

@@ -10,7 +10,7 @@ mod exec;
 mod log_line;
 mod program;
 
-pub use call::{Call, CallbackPt};
+pub use call::{with_event_for_c, Call, CallbackPt};
 pub use exec::Exec;
 pub use log_line::LogLine;
 pub use program::{prepare, Running};

@@ -26,7 +26,7 @@ sub works {
         $node->laws_hold('the laws hold', final => 1);
         my %exported = exported($options{module} // $options{binary});
         ok($exported{$_}, "other modules find $_")
-            for qw(ngx_worker_manager_on ngx_worker_manager_counts);
+            for map { "ngx_worker_manager_$_" } qw(on counts history);
     };
 }
 

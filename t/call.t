@@ -137,4 +137,58 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'another module reads the history, over reloads' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('history.c', <<'END');
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include "ngx_worker_manager.h"
+
+static int line(const ngx_worker_manager_event_t *ev, void *data)
+{
+    fprintf(data, "%llu %s %s %s %d\n", (unsigned long long) ev->seq, ev->event, ev->id,
+        ev->reason != NULL ? ev->reason : "-", ev->took >= 0);
+    return ev->seq == 9 ? 7 : 0;
+}
+
+int history(const ngx_worker_manager_event_t *ev, void *data)
+{
+    ngx_worker_manager_counts_t counts = { sizeof(counts) };
+    int (*read_counts)(ngx_worker_manager_counts_t *) =
+        dlsym(RTLD_DEFAULT, "ngx_worker_manager_counts");
+    int (*read_history)(uint64_t, ngx_worker_manager_callback_pt, void *) =
+        dlsym(RTLD_DEFAULT, "ngx_worker_manager_history");
+    FILE *file = fopen(data, "w");
+    int rc = read_counts(&counts);
+    (void) ev;
+    fprintf(file, "%d %lld %lld %d %d %d\n", rc, (long long) counts.reloads,
+        (long long) counts.reloads_failed, counts.reloaded_at > 1000000000000,
+        counts.failed_at > counts.reloaded_at, counts.reload_duration >= 0);
+    rc = read_history(1, line, file);
+    fprintf(file, "%d\n", rc);
+    fclose(file);
+    return 0;
+}
+END
+    system('cc', '-shared', '-fPIC', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('history.so'), $node->path('history.c')) == 0 or die 'cc';
+    $node->configure(
+        manager => qq{on reload_failed call history.so history "$node->{root}/out/history";});
+    $node->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    $node->reload(2);
+    $node->configure(main => 'no_such_directive on;');
+    $node->signal('HUP');
+    $node->wait_events('reload_failed', 1);
+    my ($counts, @events) = split /\n/, $node->read('out/history');
+    is($counts, '0 1 1 1 1 1', 'the reloads are counted');
+    is(pop @events, 7, 'it ends where the function says');
+    is_deeply(\@events, [ map { "$_->{seq} $_->{event} $_->{id} " . ($_->{reason} || '-') . ' 1' }
+            ($node->events)[ 1 .. 8 ] ], 'what was told');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

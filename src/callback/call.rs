@@ -95,33 +95,10 @@ impl Call {
         let Some(function) = self.function else {
             return;
         };
-        // On the stack: a worker that has just been forked pays for every page it writes to.
-        let name = Text::new(format_args!("{}", event.kind.name()));
-        let id = Text::new(format_args!("{}", event.id()));
-        let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
-        let nil = i64::from(NGX_WORKER_MANAGER_NIL);
-        let number = |n: Option<u32>| n.map_or(nil, i64::from);
-        let event_for_c = ngx_worker_manager_event_t {
-            size: size_of::<ngx_worker_manager_event_t>(),
-            event: name.as_ptr(),
-            id: id.as_ptr(),
-            n_prev: number(event.n_prev),
-            n_mine: event.n_mine.into(),
-            n_next: number(event.n_next),
-            n_older: event.n_older.into(),
-            generation: event.generation as i64,
-            pid: event.pid.into(),
-            worker: number(event.worker),
-            seq: event.seq,
-            time: event.time,
-            reason: reason.as_ref().map_or(ptr::null(), |reason| reason.as_ptr()),
-            core: matches!(event.reason, Some(Reason::Signal { core: true, .. })).into(),
-            connections: number(event.connections),
-            duration: number(event.duration),
-        };
-        // SAFETY: the function has the type of the header (see `load`); the structure and its
-        // strings live until it returns.
-        let rc = unsafe { function(&event_for_c, self.data) };
+        let rc = with_event_for_c(event, None, |event| {
+            // SAFETY: the function has the type of the header, see `load`.
+            unsafe { function(event, self.data) }
+        });
         if rc != 0 {
             log!(
                 log,
@@ -133,6 +110,40 @@ impl Call {
             );
         }
     }
+}
+
+/// Passes an event on as the structure of the header. It and its strings live until `pass` returns.
+/// `took` is how long the event's callbacks took, in microseconds, if they are over.
+pub fn with_event_for_c<T>(
+    event: &Event,
+    took: Option<u64>,
+    pass: impl FnOnce(&ngx_worker_manager_event_t) -> T,
+) -> T {
+    // On the stack: a worker that has just been forked pays for every page it writes to.
+    let name = Text::new(format_args!("{}", event.kind.name()));
+    let id = Text::new(format_args!("{}", event.id()));
+    let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
+    let nil = i64::from(NGX_WORKER_MANAGER_NIL);
+    let number = |n: Option<u32>| n.map_or(nil, i64::from);
+    pass(&ngx_worker_manager_event_t {
+        size: size_of::<ngx_worker_manager_event_t>(),
+        event: name.as_ptr(),
+        id: id.as_ptr(),
+        n_prev: number(event.n_prev),
+        n_mine: event.n_mine.into(),
+        n_next: number(event.n_next),
+        n_older: event.n_older.into(),
+        generation: event.generation as i64,
+        pid: event.pid.into(),
+        worker: number(event.worker),
+        seq: event.seq,
+        time: event.time,
+        reason: reason.as_ref().map_or(ptr::null(), |reason| reason.as_ptr()),
+        core: matches!(event.reason, Some(Reason::Signal { core: true, .. })).into(),
+        connections: number(event.connections),
+        duration: number(event.duration),
+        took: took.map_or(nil, |took| took as i64),
+    })
 }
 
 /// A short C string.

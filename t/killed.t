@@ -37,7 +37,7 @@ subtest 'all workers of a retired generation' => sub {
     $node->signal('HUP');
     $node->wait_events('worker_start', 2, 2);
     # One has no connection and may be gone; the other is killed.
-    $node->signal('KILL', grep { WorkerManager::is_alive($_) } @old);
+    $node->kill_at_once(grep { WorkerManager::is_alive($_) } @old);
     $node->wait_events('master_exit', 1, 1);
     my @ends = ($node->kinds('worker_lost', 1), $node->kinds('worker_exit', 1));
     is(scalar @ends, 2, 'both ended');

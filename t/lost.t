@@ -62,7 +62,7 @@ subtest 'all that drain at once, also when two generations do' => sub {
     $node->wait_events('worker_draining', 4, $_) for 1, 2;
     my @old = ($node->on_duty(1), $node->on_duty(2));
     cmp_ok(scalar @old, '>', 1, 'some are held');
-    $node->signal('KILL', @old);
+    $node->kill_at_once(@old);
     $node->wait_events('master_exit', 1, $_) for 1, 2;
     is(scalar $node->kinds('worker_lost'), scalar @old, 'each is lost, once');
     $node->down;

@@ -44,7 +44,7 @@ subtest 'the same from a worker that takes over, with a storm of deaths' => sub 
     $node->reload_ready(2);
     $node->wait_events('worker_draining', 8, 1);
     my @old = $node->on_duty(1);
-    $node->signal('KILL', @old);
+    $node->kill_at_once(@old);
     my $served = grep { $node->get('/') =~ /ok/ } 1 .. 200;
     is($served, 200, 'every request is answered');
     $node->wait_events('master_exit', 1, 1);

@@ -165,6 +165,15 @@ sub signal {
     kill $signal, @pids ? @pids : $self->master;
 }
 
+# Kills workers all at once: none of them gets to tell the death of another before its own. Who does,
+# and dies at it, leaves an event that workers of other generations do not go on telling.
+sub kill_at_once {
+    my ($self, @pids) = @_;
+    $self->signal('STOP', @pids);
+    $self->wait_for('them to stop', sub { @pids == grep { (state_of($_) // '') eq 'T' } @pids });
+    $self->signal('KILL', @pids);
+}
+
 # Reaps a `daemon off` node, so that it counts as gone.
 sub reap {
     my ($self) = @_;

@@ -170,7 +170,8 @@ sub signal {
 sub kill_at_once {
     my ($self, @pids) = @_;
     $self->signal('STOP', @pids);
-    $self->wait_for('them to stop', sub { @pids == grep { (state_of($_) // '') eq 'T' } @pids });
+    # Some may have been about to end.
+    $self->wait_for('them to stop', sub { !grep { (state_of($_) // 'X') !~ /[TZX]/ } @pids });
     $self->signal('KILL', @pids);
 }
 

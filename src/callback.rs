@@ -26,6 +26,11 @@ pub enum Callback {
 }
 
 impl Callback {
+    /// Whether it runs a program.
+    pub fn is_program(&self) -> bool {
+        matches!(self, Callback::Exec(_))
+    }
+
     /// Runs it. A program is only started; what is returned is to be waited for, or not. Whatever
     /// goes wrong is logged and concerns nobody else.
     pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) -> Option<Running> {

@@ -70,7 +70,9 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
     let old = old_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     let new = new_conf.and_then(|conf| Some((conf, zone::of_conf(conf)?)));
     if let Some((conf, zone)) = new {
-        callback::prepare();
+        if conf.callbacks.iter().any(|on| on.callback.is_program()) {
+            callback::prepare();
+        }
         // SAFETY: as above.
         let workers = unsafe {
             remember_environment(cycle, conf);

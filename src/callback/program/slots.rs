@@ -14,8 +14,8 @@ pub const SLOTS: u32 = 16;
 
 static FILE: PerProcess<Cell<c_int>> = PerProcess(Cell::new(-1));
 
-/// Makes the file, once in the life of a node: in the process that loads the first configuration.
-/// Without it, as on a kernel that can't make it, there is no limit.
+/// Makes the file, once in the life of a node: in the process that loads the first configuration
+/// with a program in it. Without it, as on a kernel that can't make it, there is no limit.
 pub fn prepare() {
     if FILE.get() == -1 {
         // SAFETY: the name is a C string.

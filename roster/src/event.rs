@@ -123,6 +123,20 @@ impl Reason {
         }
     }
 
+    /// How many different ones are counted, each at its [`Reason::index`].
+    pub const INDICES: usize = 68;
+
+    /// Where losses for this reason are counted: exit codes together, signals each.
+    pub fn index(self) -> usize {
+        match self {
+            Reason::Unknown => 0,
+            Reason::Oom => 1,
+            Reason::Exit(_) => 2,
+            // Linux has signals 1 to 64.
+            Reason::Signal { number, .. } => 3 + usize::from(number.min(64)),
+        }
+    }
+
     fn to_bits(reason: Option<Reason>) -> u32 {
         match reason {
             None => 0,

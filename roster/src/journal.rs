@@ -1,7 +1,7 @@
 //! A change in full, with every value it leaves behind, so that carrying it out twice is the same
 //! as once. It is written down before it is carried out: whoever finds it there finishes it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use crate::event::Event;
 use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
@@ -19,6 +19,8 @@ pub(crate) struct GenerationChange {
     pub began: u64,
     pub expected: u32,
     pub ready: bool,
+    pub ready_after: u32,
+    pub started: i64,
 }
 
 /// What a worker's record becomes.
@@ -37,6 +39,7 @@ pub(crate) struct WorkerChange {
     pub next: u32,
     pub draining_since: u64,
     pub stuck: bool,
+    pub respawns: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,12 @@ pub(crate) struct Change {
     pub lost_master: u32,
     /// Whether every generation before the event's is retired by it.
     pub retires_older: bool,
+    /// What is counted: events of this kind, losses for this reason, respawns.
+    pub kind_count: u64,
+    pub loss_count: u64,
+    pub respawn_count: u64,
+    /// What `index_respawns` of the worker's index becomes.
+    pub index_respawns: u64,
 }
 
 fn pack(low: u32, high: u32) -> u64 {
@@ -97,6 +106,12 @@ impl Change {
             rest[15] = w.draining_since;
         }
         rest[16..][..Reloads::WORDS].copy_from_slice(&self.reloads.to_words());
+        rest[22] = self.kind_count;
+        rest[23] = self.loss_count;
+        rest[24] = self.respawn_count;
+        rest[25] = self.index_respawns;
+        rest[26] = pack(g.ready_after, self.worker.map_or(0, |w| w.respawns));
+        rest[27] = g.started as u64;
         words
     }
 
@@ -115,6 +130,7 @@ impl Change {
             beat: rest[13],
             patience: low(rest[14]),
             draining_since: rest[15],
+            respawns: high(rest[26]),
         });
         let reloads = rest.get(16..)?.first_chunk().copied()?;
         Some(Change {
@@ -128,6 +144,8 @@ impl Change {
                 present: high(rest[2]),
                 began: rest[3],
                 expected: low(rest[4]),
+                ready_after: low(rest[26]),
+                started: rest[27] as i64,
             },
             worker,
             current: rest[5],
@@ -136,6 +154,10 @@ impl Change {
             reloads: Reloads::from_words(reloads),
             lost_master: high(rest[4]),
             retires_older: rest[7] != 0,
+            kind_count: rest[22],
+            loss_count: rest[23],
+            respawn_count: rest[24],
+            index_respawns: rest[25],
         })
     }
 }
@@ -155,13 +177,13 @@ pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
 impl Roster<'_> {
     /// Writes a change down. From here on it happens, whatever becomes of this process.
     pub(crate) fn journal(&self, change: &Change) {
-        store(&self.head.journal, &change.to_words());
-        self.head.journal_valid.store(1, Release);
+        store(&*self.head.journal, &change.to_words());
+        self.head.epoch.store(self.head.epoch.load(Relaxed) | 1, Release);
     }
 
     /// The change that was written down and not known to be finished.
     pub(crate) fn journaled(&self) -> Option<Change> {
-        if self.head.journal_valid.load(Relaxed) == 0 {
+        if self.head.epoch.load(Acquire) & 1 == 0 {
             return None;
         }
         Change::from_words(&load(&self.head.journal))
@@ -187,6 +209,8 @@ impl Roster<'_> {
             record.began.store(g.began, Release);
             record.expected.store(g.expected, Release);
             record.ready.store(g.ready.into(), Release);
+            record.ready_after.store(g.ready_after, Release);
+            record.started.store(g.started as u64, Release);
             record.number.store(g.number, Release);
         }
         step();
@@ -205,17 +229,35 @@ impl Roster<'_> {
                 record.next.store(w.next, Release);
                 record.draining_since.store(w.draining_since, Release);
                 record.stuck.store(w.stuck.into(), Release);
+                record.respawns.store(w.respawns, Release);
+                if w.generation == 0 {
+                    record.connections.store(0, Release);
+                }
                 record.generation.store(w.generation, Release);
+            }
+            if let Some(record) = self.workers.get(w.index as usize) {
+                record.index_respawns.store(change.index_respawns, Release);
             }
         }
         step();
 
+        self.head.kinds[event.kind as usize].store(change.kind_count, Release);
+        if let Some(reason) = event.reason {
+            self.head.losses[reason.index()].store(change.loss_count, Release);
+        }
+        self.head.respawns.store(change.respawn_count, Release);
         store(&self.head.reloads, &change.reloads.to_words());
         self.head.lost_master.store(change.lost_master, Release);
         self.head.generation.store(change.current, Release);
         self.head.seq.store(event.seq, Release);
         step();
-        self.head.journal_valid.store(0, Release);
+        self.carried_out();
+    }
+
+    /// Strikes out what was written down.
+    pub(crate) fn carried_out(&self) {
+        let epoch = self.head.epoch.load(Relaxed);
+        self.head.epoch.store(epoch + (epoch & 1), Release);
     }
 }
 
@@ -252,6 +294,8 @@ mod tests {
                 began: 25,
                 expected: 26,
                 ready: true,
+                ready_after: 34,
+                started: 35,
             },
             worker: Some(WorkerChange {
                 slot: 12,
@@ -266,6 +310,7 @@ mod tests {
                 next: 19,
                 draining_since: 27,
                 stuck: true,
+                respawns: 36,
             }),
             current: 20,
             free_worker: 21,
@@ -276,9 +321,14 @@ mod tests {
                 succeeded_at: 30,
                 failed_at: 31,
                 duration: 32,
+                last_failed: true,
             },
             lost_master: 33,
             retires_older: true,
+            kind_count: 37,
+            loss_count: 38,
+            respawn_count: 39,
+            index_respawns: 40,
         };
         assert_eq!(Change::from_words(&change.to_words()), Some(change));
         let change = Change { worker: None, retires_older: false, ..change };

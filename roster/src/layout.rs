@@ -4,16 +4,20 @@
 //! need no lock. Any change here changes [`LAYOUT_VERSION`].
 
 use std::mem::size_of;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::event::{Kind, Reason};
+use crate::stats::CallbackStats;
 
 /// First word of a roster.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Words of the journal: a change in full, see `journal.rs`.
-pub(crate) const JOURNAL_WORDS: usize = 32;
+pub(crate) const JOURNAL_WORDS: usize = 40;
 
 /// The node as a whole.
 #[derive(Debug, Default)]
@@ -62,8 +66,57 @@ pub struct Head {
     /// How many programs that nobody waits for were started.
     pub(crate) programs: AtomicU64,
 
-    pub(crate) journal_valid: AtomicU64,
-    pub(crate) journal: [AtomicU64; JOURNAL_WORDS],
+    /// Odd while the journal holds a change that is not carried out in full, one more at each end of
+    /// that. Who reads without the lock sees by it whether anything moved meanwhile.
+    pub(crate) epoch: AtomicU64,
+    pub(crate) journal: Words<JOURNAL_WORDS>,
+
+    /// When the history began, wall clock, milliseconds.
+    pub(crate) started: AtomicU64,
+    /// Since when the master reads a configuration, wall clock, milliseconds; 0 while it does not.
+    pub(crate) loading_since: AtomicU64,
+    /// Since when a callback runs, monotonic clock, milliseconds; 0 while none does.
+    pub(crate) callback_since: AtomicU64,
+    /// Events so far, by `Kind` as a number.
+    pub(crate) kinds: [AtomicU64; Kind::ALL.len() + 1],
+    /// Workers lost so far, see `Reason::index`.
+    pub(crate) losses: Words<{ Reason::INDICES }>,
+    /// Workers started so far with an index that had one before in their generation.
+    pub(crate) respawns: AtomicU64,
+    /// What callbacks did so far, by `Kind` as a number.
+    pub(crate) callbacks: [CallbackRecord; Kind::ALL.len() + 1],
+}
+
+/// What the callbacks for one kind of event did so far.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct CallbackRecord {
+    pub(crate) runs: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    /// Microseconds that those took that are over.
+    pub(crate) time: AtomicU64,
+    /// How many of those took up to each of `CallbackStats::BOUNDS`, and more than the last.
+    pub(crate) buckets: [AtomicU64; CallbackStats::BOUNDS.len() + 1],
+}
+
+/// Words in a row.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Words<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Words<N> {
+    fn default() -> Words<N> {
+        // The standard library does this for up to 32 only.
+        Words(std::array::from_fn(|_| AtomicU64::default()))
+    }
+}
+
+impl<const N: usize> Deref for Words<N> {
+    type Target = [AtomicU64; N];
+
+    fn deref(&self) -> &[AtomicU64; N] {
+        &self.0
+    }
 }
 
 /// The attempts to reload since the history began.
@@ -79,10 +132,12 @@ pub struct Reloads {
     pub failed_at: i64,
     /// How long the last attempt took, milliseconds.
     pub duration: u64,
+    /// Whether the last attempt failed.
+    pub last_failed: bool,
 }
 
 impl Reloads {
-    pub(crate) const WORDS: usize = 5;
+    pub(crate) const WORDS: usize = 6;
 
     pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
         [
@@ -91,17 +146,19 @@ impl Reloads {
             self.succeeded_at as u64,
             self.failed_at as u64,
             self.duration,
+            self.last_failed.into(),
         ]
     }
 
     pub(crate) fn from_words(words: [u64; Self::WORDS]) -> Reloads {
-        let [succeeded, failed, succeeded_at, failed_at, duration] = words;
+        let [succeeded, failed, succeeded_at, failed_at, duration, last_failed] = words;
         Reloads {
             succeeded,
             failed,
             succeeded_at: succeeded_at as i64,
             failed_at: failed_at as i64,
             duration,
+            last_failed: last_failed != 0,
         }
     }
 }
@@ -124,7 +181,11 @@ pub struct GenerationRecord {
     pub(crate) expected: AtomicU32,
     /// 1 once it was ready.
     pub(crate) ready: AtomicU32,
-    pub(crate) spare: [AtomicU32; 7],
+    /// How long that took since `began`, milliseconds.
+    pub(crate) ready_after: AtomicU32,
+    /// When it was committed, wall clock, milliseconds.
+    pub(crate) started: AtomicU64,
+    pub(crate) spare: [AtomicU32; 4],
 }
 
 /// One worker.
@@ -150,7 +211,14 @@ pub struct WorkerRecord {
     pub(crate) draining_since: AtomicU64,
     /// 1 once it was told that it drains for too long.
     pub(crate) stuck: AtomicU32,
-    pub(crate) spare: [AtomicU32; 9],
+    /// How many workers of its generation had its index before it.
+    pub(crate) respawns: AtomicU32,
+    /// Its open connections: low half those in use and 1, high half idle ones; 0 if not known.
+    pub(crate) connections: AtomicU64,
+    /// Not about this worker, but about the index that equals this slot: low half how often a worker
+    /// with it was started again, high half in which generation (its lower 32 bits).
+    pub(crate) index_respawns: AtomicU64,
+    pub(crate) spare: [AtomicU32; 4],
 }
 
 /// One event of the history.

@@ -13,15 +13,20 @@ mod event;
 mod journal;
 mod layout;
 mod recover;
+mod snapshot;
+mod stats;
 mod table;
 mod template;
 mod transition;
 
 pub use event::{Event, Kind, Reason};
 pub use layout::{
-    EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC,
+    CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
+    LAYOUT_VERSION, MAGIC,
 };
 pub use recover::Recovery;
+pub use snapshot::Snapshot;
+pub use stats::CallbackStats;
 pub use table::{Counts, GenerationView, Pending, Roster, WorkerView};
 pub use template::{Field, Template, UnknownField};
 pub use transition::{Full, Now, Recorded, Step, Transition};

@@ -24,7 +24,7 @@ impl Roster<'_> {
             self.apply(&change, &mut || ());
             recovery.finished = Some(change.event);
         }
-        self.head.journal_valid.store(0, Release);
+        self.carried_out();
 
         // A worker of a generation that has no record could never be told about again.
         for w in self.workers() {

@@ -53,6 +53,10 @@ pub struct GenerationView {
     pub expected: u32,
     /// Whether it was told to be.
     pub ready: bool,
+    /// How long that took since `began`, milliseconds.
+    pub ready_after: u32,
+    /// When it was committed, wall clock, milliseconds.
+    pub started: i64,
 }
 
 /// One worker at one moment.
@@ -80,6 +84,10 @@ pub struct WorkerView {
     pub draining_since: u64,
     /// Whether it was told that it drains for too long.
     pub stuck: bool,
+    /// How many workers of its generation had its index before it.
+    pub respawns: u32,
+    /// Its open connections, those in use and idle ones, as of its last heartbeat; none if not known.
+    pub connections: Option<(u32, u32)>,
     pub(crate) next: u32,
 }
 
@@ -145,6 +153,8 @@ impl<'a> Roster<'a> {
                 began: record.began.load(Relaxed),
                 expected: record.expected.load(Relaxed),
                 ready: record.ready.load(Relaxed) != 0,
+                ready_after: record.ready_after.load(Relaxed),
+                started: record.started.load(Relaxed) as i64,
             })
         })
     }
@@ -187,6 +197,14 @@ impl<'a> Roster<'a> {
     pub fn beat(&self, slot: u32, now: u64) {
         if let Some(record) = self.workers.get(slot as usize) {
             record.beat.store(now, Release);
+        }
+    }
+
+    /// A worker's open connections, those in use and idle ones: one store.
+    pub fn set_connections(&self, slot: u32, active: u32, idle: u32) {
+        if let Some(record) = self.workers.get(slot as usize) {
+            let word = u64::from(active.saturating_add(1)) | u64::from(idle) << 32;
+            record.connections.store(word, Release);
         }
     }
 
@@ -324,15 +342,22 @@ impl<'a> Roster<'a> {
     /// microseconds, none while they are not over. Needs no lock: what is overwritten meanwhile is
     /// left out.
     pub fn history(&self) -> impl Iterator<Item = (Event, Option<u64>)> + '_ {
-        let newest = self.seq();
-        let oldest = newest.saturating_sub(self.events.len() as u64) + 1;
-        (oldest..=newest).filter_map(|seq| {
-            let event = self.event(seq)?;
-            let took = self.event_record(seq)?.took.load(Acquire);
-            // Another event may have begun to take its place since.
-            let whole = self.event(seq) == Some(event);
-            whole.then_some((event, (took != u64::MAX).then_some(took)))
-        })
+        (self.oldest()..=self.seq()).filter_map(|seq| self.told(seq))
+    }
+
+    /// The oldest event that may be remembered: one read.
+    pub fn oldest(&self) -> u64 {
+        self.seq().saturating_sub(self.events.len() as u64) + 1
+    }
+
+    /// One event of the history, with how long its callbacks took in microseconds, none while they
+    /// are not over.
+    pub fn told(&self, seq: u64) -> Option<(Event, Option<u64>)> {
+        let event = self.event(seq)?;
+        let took = self.event_record(seq)?.took.load(Acquire);
+        // Another event may have begun to take its place since.
+        let whole = self.event(seq) == Some(event);
+        whole.then_some((event, (took != u64::MAX).then_some(took)))
     }
 
     /// Gives up on pending events that can't be read back; true if there were any.
@@ -396,6 +421,11 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
         patience: record.patience.load(Relaxed),
         draining_since: record.draining_since.load(Relaxed),
         stuck: record.stuck.load(Relaxed) != 0,
+        respawns: record.respawns.load(Relaxed),
+        connections: {
+            let word = record.connections.load(Relaxed);
+            (word != 0).then_some(((word as u32).saturating_sub(1), (word >> 32) as u32))
+        },
         next: record.next.load(Relaxed),
     })
 }

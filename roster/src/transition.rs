@@ -1,7 +1,7 @@
 //! The transitions: what can happen to a roster, and what each leaves behind.
 
 use std::fmt;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, GenerationChange, WorkerChange};
@@ -185,6 +185,7 @@ impl Roster<'_> {
                     let reloads = &mut change.reloads;
                     reloads.succeeded += 1;
                     reloads.succeeded_at = now.wall;
+                    reloads.last_failed = false;
                     reloads.duration = now.monotonic.saturating_sub(began);
                 }
                 Ok(change)
@@ -192,8 +193,10 @@ impl Roster<'_> {
             Transition::MasterReady { generation, pid } => {
                 let g = self.generation(generation).ok_or(Full::Unknown)?;
                 let mut event = self.event_of(Kind::MasterReady, generation, pid, now);
-                event.duration = Some(since(g.began, now));
-                Ok(self.change(event, GenerationChange { ready: true, ..g.keep() }, None))
+                let ready_after = since(g.began, now);
+                event.duration = Some(ready_after);
+                let g = GenerationChange { ready: true, ready_after, ..g.keep() };
+                Ok(self.change(event, g, None))
             }
             Transition::ReloadFailed { pid, began } => {
                 let g = self.generation(self.current_generation()).ok_or(Full::Unknown)?;
@@ -202,6 +205,7 @@ impl Roster<'_> {
                 let mut change = self.change(event, g.keep(), None);
                 change.reloads.failed += 1;
                 change.reloads.failed_at = now.wall;
+                change.reloads.last_failed = true;
                 change.reloads.duration = now.monotonic.saturating_sub(began);
                 Ok(change)
             }
@@ -245,6 +249,7 @@ impl Roster<'_> {
                     next: NONE,
                     draining_since: 0,
                     stuck: false,
+                    respawns: 0,
                 };
                 self.plan_worker_start(w, now)
             }
@@ -290,6 +295,8 @@ impl Roster<'_> {
             began,
             expected: workers,
             ready: false,
+            ready_after: 0,
+            started: now.wall,
         };
         let mut change = self.change(event, g, None);
         change.current = number;
@@ -301,6 +308,8 @@ impl Roster<'_> {
     fn plan_worker_start(&self, w: WorkerChange, now: Now) -> Result<Change, Full> {
         let g = self.generation(w.generation).ok_or(Full::Generations)?;
         let record = self.workers.get(w.slot as usize).ok_or(Full::Workers)?;
+        let respawns = self.respawns_of_index(w.index, w.generation);
+        let w = WorkerChange { respawns: respawns.unwrap_or(0), ..w };
         let g = GenerationChange { running: g.running + 1, present: g.present + 1, ..g.keep() };
         let event = Event {
             worker: Some(w.index),
@@ -308,6 +317,8 @@ impl Roster<'_> {
             ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
+        change.respawn_count += u64::from(respawns.is_some());
+        change.index_respawns = u64::from(w.respawns) | w.generation << 32;
         if w.slot < change.worker_limit {
             change.free_worker = record.next.load(Relaxed);
         } else {
@@ -336,8 +347,22 @@ impl Roster<'_> {
         Ok((w, g))
     }
 
+    /// How many workers of a generation had an index before; none if none had.
+    fn respawns_of_index(&self, index: u32, generation: u64) -> Option<u32> {
+        let word = self.workers.get(index as usize)?.index_respawns.load(Relaxed);
+        // A zero word is of no generation.
+        (word >> 32 == generation & 0xffff_ffff && word != 0)
+            .then(|| (word as u32).saturating_add(1))
+    }
+
     fn change(&self, event: Event, g: GenerationChange, worker: Option<WorkerChange>) -> Change {
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        let index_respawns = worker.and_then(|w| self.workers.get(w.index as usize));
         Change {
+            kind_count: count(&self.head.kinds[event.kind as usize]) + 1,
+            loss_count: event.reason.map_or(0, |r| count(&self.head.losses[r.index()]) + 1),
+            respawn_count: count(&self.head.respawns),
+            index_respawns: index_respawns.map_or(0, |record| count(&record.index_respawns)),
             event,
             generation: g,
             worker,
@@ -393,6 +418,8 @@ impl GenerationView {
             began: self.began,
             expected: self.expected,
             ready: self.ready,
+            ready_after: self.ready_after,
+            started: self.started,
         }
     }
 }
@@ -412,6 +439,7 @@ impl WorkerView {
             next: self.next,
             draining_since: self.draining_since,
             stuck: self.stuck,
+            respawns: self.respawns,
         }
     }
 }

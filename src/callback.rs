@@ -36,7 +36,7 @@ impl Callback {
     pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) -> Option<Running> {
         match self {
             Callback::Log(line) => line.run(event, log),
-            Callback::Call(call) => call.run(event, log),
+            Callback::Call(call) => call.run(event, roster, log),
             Callback::Exec(exec) => return exec.run(event, conf, roster, log),
         }
         None

@@ -3,7 +3,7 @@
 use std::mem::take;
 use std::time::Duration;
 
-use roster::{Event, Full, Pending, Recorded, Roster, Step, Transition};
+use roster::{Event, Full, Kind, Pending, Recorded, Roster, Step, Transition};
 
 use crate::callback::Running;
 use crate::clock;
@@ -26,6 +26,14 @@ pub enum Patience {
     ComeBack,
 }
 
+/// A callback that is over when its program is.
+struct Awaited {
+    running: Running,
+    kind: Kind,
+    /// Monotonic clock, microseconds.
+    since: u64,
+}
+
 /// The lock, held by this process. Dropping it lets go.
 pub struct Hold<'a> {
     zone: Zone,
@@ -36,7 +44,7 @@ pub struct Hold<'a> {
     /// The last event that another process recorded and this one tells.
     taken_over: u64,
     /// A program that is to be awaited before the next callback.
-    awaited: Option<Running>,
+    awaited: Option<Awaited>,
 }
 
 impl<'a> Hold<'a> {
@@ -162,13 +170,11 @@ impl<'a> Hold<'a> {
         let zone = self.zone;
         let roster = zone.roster();
         loop {
-            if let Some(running) = &mut self.awaited {
-                if patience == Patience::ComeBack && !running.poll() {
+            if let Some(awaited) = &mut self.awaited {
+                if patience == Patience::ComeBack && !awaited.running.poll() {
                     return false;
                 }
-                if let Some(running) = take(&mut self.awaited) {
-                    running.wait(&mut beat);
-                }
+                self.wait();
             }
             if roster.skip_unreadable() {
                 log!(self.log, Alert, "worker_manager: an event in the zone is unreadable");
@@ -197,25 +203,44 @@ impl<'a> Hold<'a> {
             };
             self.telling = Some((event.seq, since));
             roster.begin_callback(event.seq, conf.generation.get(), index as u32);
-            kill_point(event.kind, "begun");
+            let (kind, since) = (event.kind, clock::microseconds());
+            roster.callback_begins(kind, since / 1000);
+            kill_point(kind, "begun");
             let running = on.callback.run(&event, conf, roster, self.log);
-            if event.kind.is_awaited() {
-                self.awaited = running;
+            if kind.is_awaited() {
+                self.awaited = running.map(|running| Awaited { running, kind, since });
             } else if let Some(running) = running {
                 watch::adopt(running);
                 if patience == Patience::ComeBack {
                     // Starting one takes a moment: requests come in between.
-                    kill_point(event.kind, "called");
+                    self.over(kind, since);
+                    kill_point(kind, "called");
                     return false;
                 }
             }
-            if patience == Patience::Wait {
-                if let Some(running) = take(&mut self.awaited) {
-                    running.wait(&mut beat);
-                }
+            if self.awaited.is_none() {
+                self.over(kind, since);
+            } else if patience == Patience::Wait {
+                self.wait();
             }
-            kill_point(event.kind, "called");
+            kill_point(kind, "called");
         }
+    }
+
+    /// Waits for the program that is awaited, if there is one.
+    fn wait(&mut self) {
+        if let Some(Awaited { running, kind, since }) = take(&mut self.awaited) {
+            if !running.wait(&mut beat) {
+                self.zone.roster().callback_failed(kind);
+            }
+            self.over(kind, since);
+        }
+    }
+
+    /// A callback is over that began at `since` (monotonic, microseconds).
+    fn over(&self, kind: Kind, since: u64) {
+        let took = clock::microseconds().saturating_sub(since);
+        self.zone.roster().callback_over(kind, took);
     }
 
     /// Takes over an event that another process recorded and did not live to tell. Returns how
@@ -235,6 +260,7 @@ impl<'a> Hold<'a> {
                 "worker_manager: callback {begun} of generation {generation} was interrupted at \
                  {name} {id}"
             );
+            self.zone.roster().callback_failed(event.kind);
             if generation == self.conf.generation.get() {
                 begun
             } else {
@@ -254,8 +280,7 @@ impl Drop for Hold<'_> {
     }
 }
 
-fn kind_of(transition: &Transition) -> roster::Kind {
-    use roster::Kind;
+fn kind_of(transition: &Transition) -> Kind {
     match transition {
         Transition::MasterStart { .. } => Kind::MasterStart,
         Transition::MasterReady { .. } => Kind::MasterReady,

@@ -14,6 +14,7 @@ use ngx::ffi::{
 };
 use roster::{Geometry, Roster};
 
+use crate::clock;
 use crate::conf::Conf;
 use crate::lock::Lock;
 use crate::log::Log;
@@ -154,6 +155,7 @@ unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zon
         zone.head().bytes.store(bytes as u64, Relaxed);
         zone.lock().create()?;
         zone.roster().create(last_generation);
+        zone.roster().set_started(clock::now().wall);
         (*pool).data = memory.cast();
         Ok(zone)
     }

@@ -7,7 +7,7 @@ use core::ptr;
 use std::ffi::CString;
 use std::rc::Rc;
 
-use roster::{Event, Reason};
+use roster::{Event, Reason, Roster};
 
 use crate::conf::ConfError;
 use crate::header::{ngx_worker_manager_event_t, NGX_WORKER_MANAGER_NIL};
@@ -91,7 +91,7 @@ impl Call {
     }
 
     /// Calls it.
-    pub fn run(&self, event: &Event, log: Log) {
+    pub fn run(&self, event: &Event, roster: Roster<'_>, log: Log) {
         let Some(function) = self.function else {
             return;
         };
@@ -100,6 +100,7 @@ impl Call {
             unsafe { function(event, self.data) }
         });
         if rc != 0 {
+            roster.callback_failed(event.kind);
             log!(
                 log,
                 Error,

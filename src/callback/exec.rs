@@ -39,12 +39,15 @@ impl Exec {
             timeout: Duration::from_millis(conf.exec_timeout() as u64),
             label: &label,
             ticket: (!event.kind.is_awaited()).then(|| roster.next_program()),
+            roster,
+            kind: event.kind,
         };
         match program.start(log) {
             Ok(running) => Some(running),
             Err(errno) => {
                 let path = self.path.to_string_lossy();
                 log!(log, Error, errno = errno, "{label}: could not start \"{path}\"");
+                roster.callback_failed(event.kind);
                 None
             }
         }

@@ -13,6 +13,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use roster::{Kind, Roster};
+
 use crate::clock;
 use crate::log::Log;
 
@@ -40,6 +42,10 @@ pub struct Program<'a> {
     /// None if this process waits for it; then it does not outlive this process. Otherwise its
     /// number among those that nobody waits for, of which only so many run at a time.
     pub ticket: Option<u32>,
+    /// Where a failure is counted, and as one of a callback for which kind of event.
+    pub roster: Roster<'a>,
+    /// See `roster`.
+    pub kind: Kind,
 }
 
 /// A program that was started. Until `wait` returns or `poll` says that it ended, its supervisor
@@ -84,6 +90,8 @@ impl Program<'_> {
             ticket: self.ticket,
             alive: alive_end.as_raw_fd(),
             log,
+            roster: self.roster,
+            kind: self.kind,
         };
         // The supervisor is born with all signals blocked: nginx's handlers never run in it, and
         // none that is sent to nginx's process group ends it before it has left that group.
@@ -109,8 +117,9 @@ impl Program<'_> {
 }
 
 impl Running {
-    /// Waits until it has ended. Calls `beat` meanwhile, about ten times a second.
-    pub fn wait(mut self, beat: &mut dyn FnMut()) {
+    /// Waits until it has ended. Calls `beat` meanwhile, about ten times a second. Returns whether its
+    /// supervisor lived to tell how it ended.
+    pub fn wait(mut self, beat: &mut dyn FnMut()) -> bool {
         let mut alive =
             libc::pollfd { fd: self.alive.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         while !self.ended {
@@ -128,6 +137,7 @@ impl Running {
                 self.give_up_if_overdue();
             }
         }
+        !self.killed
     }
 
     /// Whether it has ended. Does not wait.

@@ -15,6 +15,7 @@ use ngx::ffi::{
     ngx_log_t, ngx_setproctitle, ngx_syslog_peer_t, ngx_syslog_writer, ngx_time_sigsafe_update,
     ngx_use_stderr,
 };
+use roster::{Kind, Roster};
 
 use super::{errno, fork_quietly, slots};
 use crate::clock::monotonic;
@@ -41,6 +42,9 @@ pub struct Job<'a> {
     /// To be kept open: the other end tells that the supervisor has ended.
     pub alive: c_int,
     pub log: Log,
+    /// Where a failure is counted, and as one of a callback for which kind of event.
+    pub roster: Roster<'a>,
+    pub kind: Kind,
 }
 
 /// How long a killed process may take to vanish.
@@ -54,8 +58,13 @@ pub fn run(job: &Job<'_>) -> ! {
     if let Some(ticket) = job.ticket {
         slots::take(ticket);
     }
-    if let Err((errno, what)) = supervise(job) {
+    let succeeded = supervise(job).unwrap_or_else(|(errno, what)| {
         say(job, Level::Error, errno, format_args!("{what}"));
+        false
+    });
+    if !succeeded {
+        // One addition in the zone, which this process shares with all of nginx.
+        job.roster.callback_failed(job.kind);
     }
     // SAFETY: ends this process without running anything of nginx's.
     unsafe { libc::_exit(0) }
@@ -153,7 +162,8 @@ fn close_range(first: c_int, last: c_int) {
 
 type Failure = (i32, &'static str);
 
-fn supervise(job: &Job<'_>) -> Result<(), Failure> {
+/// Whether the program succeeded.
+fn supervise(job: &Job<'_>) -> Result<bool, Failure> {
     let signals = child_signals()?;
     let (output_read, output_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
@@ -172,8 +182,7 @@ fn supervise(job: &Job<'_>) -> Result<(), Failure> {
         libc::fcntl(output_read, libc::F_SETFL, libc::O_NONBLOCK);
         libc::fcntl(error_read, libc::F_SETFL, libc::O_NONBLOCK);
     }
-    watch(job, pid, signals, output_read, error_read);
-    Ok(())
+    Ok(watch(job, pid, signals, output_read, error_read))
 }
 
 /// A descriptor that becomes readable when something happened to a child.
@@ -256,8 +265,8 @@ fn become_program(job: &Job<'_>, supervisor: libc::pid_t, output: c_int, error: 
 }
 
 /// Sees the program to its end. Never waits without a limit, not even for execve, which may hang
-/// on a file system that is gone.
-fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: c_int) {
+/// on a file system that is gone. Returns whether it succeeded.
+fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: c_int) -> bool {
     let mut text = Output::new(job.label.len() + job.name.len());
     let mut deadline = monotonic().saturating_add(job.timeout.as_millis() as u64);
     let mut killed = false;
@@ -280,10 +289,9 @@ fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: 
             text.read_all(output, &mut |line| told(job, line));
             if let Some([errno, execve]) = not_begun(error) {
                 report_not_begun(job, errno, execve != 0);
-            } else if !killed {
-                report(job, status);
+                return false;
             }
-            return;
+            return !killed && report(job, status);
         }
         let (name, timeout) = (job.name, job.timeout);
         let abandoned = fds[2].revents != 0;
@@ -292,7 +300,7 @@ fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: 
         }
         if killed {
             say(job, Level::Alert, 0, format_args!("{name} can't be killed, leaving it"));
-            return;
+            return false;
         }
         kill(pid);
         killed = true;
@@ -363,7 +371,8 @@ fn report_not_begun(job: &Job<'_>, errno: c_int, execve: bool) {
     say(job, Level::Error, errno, format_args!("execve() of \"{path}\" failed{hint}"));
 }
 
-fn report(job: &Job<'_>, status: c_int) {
+/// Says how it failed, if it did; whether it succeeded.
+fn report(job: &Job<'_>, status: c_int) -> bool {
     let name = job.name;
     if libc::WIFSIGNALED(status) {
         let core = if libc::WCOREDUMP(status) { " (core dumped)" } else { "" };
@@ -373,4 +382,5 @@ fn report(job: &Job<'_>, status: c_int) {
         let code = libc::WEXITSTATUS(status);
         say(job, Level::Error, 0, format_args!("{name} exited with code {code}"));
     }
+    status == 0
 }

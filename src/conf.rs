@@ -1,6 +1,6 @@
 //! The `worker_manager` block: what it holds once read. How it is read is in `conf/`.
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::ptr;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
@@ -13,6 +13,7 @@ use crate::callback::Callback;
 use crate::clock;
 use crate::event_log::EventLog;
 use crate::lifecycle;
+use crate::log::Log;
 use crate::process;
 
 mod block;
@@ -46,6 +47,8 @@ pub struct Conf {
     pub event_log: Option<EventLog>,
     /// The zone, once the block is read.
     pub shm_zone: *mut ngx_shm_zone_t,
+    /// File and line of the first `worker_manager_status`, if there is one.
+    pub status: OnceCell<String>,
     /// What runs for which event.
     pub callbacks: Callbacks,
     /// What a program gets as its environment besides the event's own variables.
@@ -164,6 +167,7 @@ impl Conf {
             began: clock::monotonic(),
             loaded: Cell::new(false),
             shm_zone: ptr::null_mut(),
+            status: OnceCell::new(),
             callbacks: Callbacks::default(),
             environment: RefCell::new(Vec::new()),
             generation: Cell::new(0),
@@ -183,9 +187,30 @@ pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
             return ptr::null_mut();
         }
         let conf = Box::into_raw(Box::new(Conf::new())).cast::<c_void>();
+        lifecycle::load_begins();
         (*cleanup).handler = Some(destroy);
         (*cleanup).data = conf;
         conf
+    }
+}
+
+/// nginx's `init_conf`: the whole configuration is read.
+///
+/// # Safety
+/// Called by nginx with the cycle and what `create` returned.
+pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mut c_char {
+    // SAFETY: nginx passes what `create` returned, and the cycle is live.
+    let (conf, log) = unsafe { (&*conf.cast::<Conf>(), Log::of(cycle)) };
+    match conf.status.get() {
+        Some(place) if !conf.enabled => {
+            log!(
+                log,
+                Emerg,
+                "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+            );
+            block::CONF_ERROR
+        }
+        _ => ptr::null_mut(),
     }
 }
 

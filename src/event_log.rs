@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
-use roster::{Event, Field, Reason, Roster};
-use serde::Serialize;
+use report::json;
+use roster::{Event, Field, Roster};
 
 use crate::kill_point::kill_point;
 use crate::log::Log;
@@ -38,27 +38,6 @@ enum State {
     Busy,
 }
 
-/// A line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    seq: u64,
-    time: f64,
-    event: &'a str,
-    id: String,
-    generation: u64,
-    pid: i32,
-    worker: Option<u32>,
-    n_prev: Option<u32>,
-    n_mine: u32,
-    n_next: Option<u32>,
-    n_older: u32,
-    reason: Option<String>,
-    core: Option<bool>,
-    connections: Option<u32>,
-    duration: Option<f64>,
-    took: f64,
-}
-
 impl EventLog {
     /// Puts the file on nginx's list of files to open; a relative name is below the prefix. None if
     /// there is no memory.
@@ -82,7 +61,7 @@ impl EventLog {
             return;
         }
         let text = match self.format {
-            Format::Json => json(event, took),
+            Format::Json => json::event(event, Some(took)),
             Format::Text => text(event, took),
         };
         let mut line = String::new();
@@ -174,29 +153,6 @@ impl EventLog {
         };
         read().unwrap_or_default()
     }
-}
-
-fn json(event: &Event, took: u64) -> String {
-    let line = Line {
-        seq: event.seq,
-        time: event.time as f64 / 1000.0,
-        event: event.kind.name(),
-        id: event.id().to_string(),
-        generation: event.generation,
-        pid: event.pid,
-        worker: event.worker,
-        n_prev: event.n_prev,
-        n_mine: event.n_mine,
-        n_next: event.n_next,
-        n_older: event.n_older,
-        reason: event.reason.map(|reason| reason.to_string()),
-        core: event.reason.map(|reason| matches!(reason, Reason::Signal { core: true, .. })),
-        connections: event.connections,
-        duration: event.duration.map(|ms| f64::from(ms) / 1000.0),
-        took: took as f64 / 1e6,
-    };
-    // Numbers and names can't fail to be written.
-    serde_json::to_string(&line).unwrap_or_default()
 }
 
 /// Time, event and id, then each field that the event has.

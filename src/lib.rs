@@ -17,11 +17,13 @@ mod event_log;
 mod header;
 mod hold;
 mod hooks;
+mod http;
 mod kill_point;
 mod lifecycle;
 mod lock;
 mod oom;
 mod process;
+mod status;
 mod variables;
 mod watch;
 mod zone;
@@ -29,7 +31,7 @@ mod zone;
 static mut CONTEXT: ngx_core_module_t = ngx_core_module_t {
     name: ngx_string!("worker_manager"),
     create_conf: Some(conf::create),
-    init_conf: None,
+    init_conf: Some(conf::init),
 };
 
 /// The module.
@@ -57,8 +59,8 @@ mod tables {
 
     use ngx::ffi::ngx_module_t;
 
+    use super::http::ngx_worker_manager_http_module;
     use super::ngx_worker_manager_module;
-    use super::variables::ngx_worker_manager_http_module;
 
     #[no_mangle]
     #[allow(non_upper_case_globals)]

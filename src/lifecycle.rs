@@ -123,6 +123,7 @@ fn commit<'a>(
     } else {
         zone::remember_generation(generation);
     }
+    hold.roster().set_loading_since(0);
     hold.run(&mut Vec::new(), Patience::Wait);
     if load == Load::SingleReload {
         relieve(hold, zone, before, conf, log);
@@ -145,18 +146,34 @@ fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &
     watch::start(conf, true, log);
 }
 
+/// A configuration begins to be read.
+pub fn load_begins() {
+    if let Some((_, zone)) = in_force() {
+        zone.roster().set_loading_since(clock::now().wall);
+    }
+}
+
+/// The configuration that a load is to replace, and its zone.
+fn in_force() -> Option<(&'static Conf, Zone)> {
+    if !process::is_loading() {
+        return None;
+    }
+    // SAFETY: until a load succeeds, nginx's global cycle is the one before it, which is live.
+    let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
+    Some((conf, zone::of_conf(conf)?))
+}
+
 /// A configuration that began to be read at `began` came to nothing: its cycle's pool is destroyed
 /// before `init_module`. The one before it goes on.
 pub fn load_failed(began: u64) {
-    if !process::is_loading() {
-        return;
-    }
-    // SAFETY: until a load succeeds, nginx's global cycle is the one before it, which is live.
-    let (log, conf) = unsafe { (Log::current(), Conf::of(ngx_cycle.cast())) };
-    let conf = conf.filter(|conf| conf.generation.get() != 0);
-    let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
+    let Some((conf, zone)) = in_force() else {
         return;
     };
+    zone.roster().set_loading_since(0);
+    if conf.generation.get() == 0 {
+        return;
+    }
+    let log = Log::current();
     // With `master_process off` what the event loop has begun holds the lock.
     let Some(mut hold) = watch::take_over().or_else(|| Hold::take(zone, conf, log)) else {
         return;
@@ -182,6 +199,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     };
     let mut transitions = if load == Load::Reload { losses_known_to_master(&hold) } else { vec![] };
     hold.roster().retire_all();
+    hold.roster().set_loading_since(0);
     if load == Load::SingleReload {
         transitions.extend(
             hold.roster()

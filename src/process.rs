@@ -5,7 +5,7 @@ use core::ops::Deref;
 use core::slice;
 
 use ngx::ffi::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_parent, ngx_process,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_parent, ngx_process,
     ngx_process_slot, ngx_processes, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
     NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
 };
@@ -100,8 +100,8 @@ pub fn is_loading() -> bool {
 }
 
 /// The connections this worker has open, to clients and upstreams: what nginx itself counts as
-/// left open when a worker ends (`ngx_worker_process_exit`).
-pub fn connections() -> u32 {
+/// left open when a worker ends (`ngx_worker_process_exit`). Those in use, and idle ones.
+pub fn connections() -> (u32, u32) {
     // SAFETY: the global cycle of a worker has connection_n connections, each with its read event.
     unsafe {
         let cycle = ngx_cycle;
@@ -113,8 +113,23 @@ pub fn connections() -> u32 {
                     read.accept() == 0 && read.channel() == 0 && read.resolver() == 0
                 })
         });
-        open.count() as u32
+        open.fold((0, 0), |(active, idle), c| match c.idle() {
+            0 => (active + 1, idle),
+            _ => (active, idle + 1),
+        })
     }
+}
+
+/// The same as one number.
+pub fn all_connections() -> u32 {
+    let (active, idle) = connections();
+    active + idle
+}
+
+/// Whether this worker quits gracefully.
+pub fn is_exiting() -> bool {
+    // SAFETY: a plain global of this process.
+    unsafe { ngx_exiting != 0 }
 }
 
 /// Classifies `init_process`.

@@ -1,38 +1,15 @@
 //! Variables of http: `$worker_manager_generation` and the like. Each is one read of memory.
 
-use core::ffi::c_void;
 use core::fmt::{self, Write};
 use core::ptr;
 
 use ngx::ffi::{
-    ngx_conf_t, ngx_http_add_variable, ngx_http_module_t, ngx_http_request_t,
-    ngx_http_variable_value_t, ngx_int_t, ngx_module_t, ngx_pnalloc, ngx_str_t, ngx_uint_t,
-    NGX_ERROR, NGX_HTTP_MODULE, NGX_HTTP_VAR_NOCACHEABLE, NGX_OK,
+    ngx_conf_t, ngx_http_add_variable, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t,
+    ngx_pnalloc, ngx_str_t, ngx_uint_t, NGX_ERROR, NGX_HTTP_VAR_NOCACHEABLE, NGX_OK,
 };
 
 use crate::lifecycle::{member, Member};
 use crate::process;
-
-static mut CONTEXT: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: Some(preconfiguration),
-    postconfiguration: None,
-    create_main_conf: None,
-    init_main_conf: None,
-    create_srv_conf: None,
-    merge_srv_conf: None,
-    create_loc_conf: None,
-    merge_loc_conf: None,
-};
-
-/// The half of the module that http knows.
-#[no_mangle]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_worker_manager_http_module: ngx_module_t = ngx_module_t {
-    ctx: (&raw mut CONTEXT).cast::<c_void>(),
-    type_: NGX_HTTP_MODULE as ngx_uint_t,
-    name: ptr::null_mut(),
-    ..ngx_module_t::default()
-};
 
 type Value = fn(&Member, &mut dyn Write) -> fmt::Result;
 
@@ -49,8 +26,11 @@ static VARIABLES: [(&str, bool, Value); 5] = [
     }),
 ];
 
-/// nginx's `preconfiguration`: what is used in the http block has to be known before it is read.
-unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+/// Makes them known; false if there is no memory.
+///
+/// # Safety
+/// `cf` is what nginx passed to `preconfiguration`.
+pub unsafe fn add(cf: *mut ngx_conf_t) -> bool {
     for (index, (name, changes, _)) in VARIABLES.iter().enumerate() {
         let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
         let flags = if *changes { NGX_HTTP_VAR_NOCACHEABLE } else { 0 };
@@ -58,13 +38,13 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         unsafe {
             let variable = ngx_http_add_variable(cf, &mut name, flags as ngx_uint_t);
             if variable.is_null() {
-                return NGX_ERROR as ngx_int_t;
+                return false;
             }
             (*variable).get_handler = Some(get);
             (*variable).data = index;
         }
     }
-    NGX_OK as ngx_int_t
+    true
 }
 
 /// A number or two, and what is between them.

@@ -20,7 +20,7 @@ mod kin;
 mod pidfd;
 mod timer;
 
-use timer::Timer;
+pub use timer::Timer;
 
 /// How soon to come back to a lock that is busy or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
@@ -154,7 +154,7 @@ pub fn take_over() -> Option<Hold<'static>> {
 pub fn untold_draining(me: WorkerView) -> Option<Transition> {
     drain::is_untold().then(|| {
         drain::told();
-        Transition::WorkerDraining { slot: me.slot, connections: process::connections() }
+        Transition::WorkerDraining { slot: me.slot, connections: process::all_connections() }
     })
 }
 
@@ -187,6 +187,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     RHYTHM.set(rhythm);
     let log = Log::current();
     kin::tend(&member, now, log);
+    show_connections(&member);
     let (looked, kills) = OOM_KILLS.get();
     let first = || member.zone.roster().workers().next();
     // One on the node is enough.
@@ -195,6 +196,16 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     }
     look(member, now, if late { Look::AtItself } else { Look::First });
     arm_heartbeat(log);
+}
+
+/// Lets the status see the connections of this worker, if there is a status.
+fn show_connections(member: &Member) {
+    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
+    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    if conf.is_some_and(|conf| conf.status.get().is_some()) {
+        let (active, idle) = process::connections();
+        member.zone.roster().set_connections(member.slot, active, idle);
+    }
 }
 
 unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
@@ -209,6 +220,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     if rhythm.tend_at != 0 && now >= rhythm.tend_at {
         Rhythm::update(|rhythm| rhythm.tend_at = 0);
         kin::tend(&member, now, Log::current());
+        show_connections(&member);
         if member.zone.roster().oom_kills().is_none() {
             oom::look(member.zone.roster(), None);
         }
@@ -398,7 +410,7 @@ fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition
     let rhythm = RHYTHM.get();
     if rhythm.stuck_at != 0 && now >= rhythm.stuck_at {
         Rhythm::update(|rhythm| rhythm.stuck_at = 0);
-        transitions.push(Transition::WorkerStuck { slot, connections: process::connections() });
+        transitions.push(Transition::WorkerStuck { slot, connections: process::all_connections() });
     }
     transitions
 }

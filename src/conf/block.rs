@@ -22,7 +22,7 @@ const NGX_WORKER_MANAGER_CONF: u32 = 0x8000_0000;
 
 /// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
 const CONF_OK: *mut c_char = ptr::null_mut();
-const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
+pub const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 /// A zone has to hold at least this many pages, as nginx's own zones do.
 const MIN_PAGES: usize = 8;

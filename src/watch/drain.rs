@@ -8,6 +8,7 @@ use ngx::ffi::{ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ng
 
 use crate::log::Log;
 use crate::process::PerProcess;
+use crate::status;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
@@ -63,6 +64,7 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
         (*connection).fd = -1;
     }
     DRAIN.set(Drain::Untold);
+    status::drain();
     // Not from here: nginx is still about to close the others.
     super::retry_after(0);
 }

@@ -47,6 +47,23 @@ impl Timer {
         }
     }
 
+    /// The same, and a worker that shuts down gracefully waits for it.
+    ///
+    /// # Safety
+    /// As for `arm`.
+    pub unsafe fn arm_and_hold(
+        timer: *mut Timer,
+        after: ngx_msec_t,
+        handler: unsafe extern "C" fn(*mut ngx_event_t),
+        log: Log,
+    ) {
+        // SAFETY: the caller vouches for the timer.
+        unsafe {
+            Timer::arm(timer, after, handler, log);
+            (*timer).event.set_cancelable(0);
+        }
+    }
+
     /// Takes it out of the event loop.
     ///
     /// # Safety

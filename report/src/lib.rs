@@ -1,0 +1,133 @@
+//! What `worker_manager_status` answers: a snapshot of the roster as JSON or metrics, events as lines,
+//! and whether what somebody waits for has come. Pure Rust that knows neither nginx nor sockets.
+
+#![forbid(unsafe_code)]
+
+pub mod json;
+pub mod metrics;
+pub mod request;
+pub mod wait;
+
+use roster::{Geometry, Now, Snapshot, WorkerView};
+
+/// What is to be said besides the snapshot.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Version of the module.
+    pub version: &'static str,
+    /// Version of nginx.
+    pub nginx: String,
+    /// When the snapshot was taken.
+    pub now: Now,
+    /// The master process.
+    pub master: i32,
+    /// When the history began, wall clock, milliseconds.
+    pub started: i64,
+    /// Since when the master reads a configuration, wall clock, milliseconds; 0 while it does not.
+    pub loading_since: i64,
+    /// How much the zone holds.
+    pub room: Geometry,
+    /// Lines of the event log that could not be written.
+    pub lost_lines: u64,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It serves.
+    Running,
+    /// It was told to quit and serves what it has.
+    Draining,
+    /// It drains for longer than `draining_warn`.
+    Stuck,
+    /// It missed its heartbeat.
+    Hung,
+}
+
+impl WorkerState {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [WorkerState; 4] =
+        [WorkerState::Running, WorkerState::Draining, WorkerState::Stuck, WorkerState::Hung];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            WorkerState::Running => "running",
+            WorkerState::Draining => "draining",
+            WorkerState::Stuck => "stuck",
+            WorkerState::Hung => "hung",
+        }
+    }
+
+    /// That of a worker: what most needs to be known.
+    pub fn of(w: &WorkerView) -> WorkerState {
+        if w.hung {
+            WorkerState::Hung
+        } else if w.stuck {
+            WorkerState::Stuck
+        } else if w.draining_since != 0 {
+            WorkerState::Draining
+        } else {
+            WorkerState::Running
+        }
+    }
+}
+
+/// How old a generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// The newest.
+    Current,
+    /// The one before it.
+    Previous,
+    /// Any before that.
+    Older,
+}
+
+impl Age {
+    /// All of them.
+    pub const ALL: [Age; 3] = [Age::Current, Age::Previous, Age::Older];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Age::Current => "current",
+            Age::Previous => "previous",
+            Age::Older => "older",
+        }
+    }
+
+    /// That of a generation.
+    pub fn of(generation: u64, snapshot: &Snapshot) -> Age {
+        match snapshot.generation.saturating_sub(generation) {
+            0 => Age::Current,
+            1 => Age::Previous,
+            _ => Age::Older,
+        }
+    }
+}
+
+/// Milliseconds in seconds.
+pub(crate) fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1000.0
+}
+
+/// A time on the wall clock, milliseconds, in seconds; none for 0.
+pub(crate) fn moment(milliseconds: i64) -> Option<f64> {
+    (milliseconds != 0).then_some(milliseconds as f64 / 1000.0)
+}
+
+/// Since when on the wall clock, for a moment of the monotonic clock, milliseconds; none for 0.
+pub(crate) fn wall(monotonic: u64, now: Now) -> Option<f64> {
+    let ago = now.monotonic.saturating_sub(monotonic) as i64;
+    (monotonic != 0).then(|| (now.wall - ago) as f64 / 1000.0)
+}
+
+/// How many workers of a generation are in a state.
+pub(crate) fn count(snapshot: &Snapshot, state: WorkerState, of: impl Fn(u64) -> bool) -> usize {
+    let workers = snapshot.workers.iter();
+    workers.filter(|w| of(w.generation) && WorkerState::of(w) == state).count()
+}
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,248 @@
+//! What a request asks for. All of it is text from outside.
+
+use std::borrow::Cow;
+
+use crate::wait::{Until, Wait};
+
+/// What there is below the location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The location itself: the status.
+    Status,
+    /// `metrics`.
+    Metrics,
+    /// `events`.
+    Events,
+    /// `wait`.
+    Wait,
+}
+
+impl Page {
+    /// Finds it by the path, without arguments, and the name of the location. A location that is not
+    /// a prefix of the path, one of a regular expression, is taken to be all but a last part that
+    /// names a page.
+    pub fn of(path: &[u8], location: &[u8]) -> Option<Page> {
+        let Some(rest) = path.strip_prefix(location) else {
+            let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            return Some(Page::named(last).unwrap_or(Page::Status));
+        };
+        let rest = match rest.strip_prefix(b"/") {
+            Some(rest) => rest,
+            // `location /workers` also matches /workersandmore.
+            None if rest.is_empty() || location.ends_with(b"/") => rest,
+            None => return None,
+        };
+        Page::named(rest)
+    }
+
+    fn named(name: &[u8]) -> Option<Page> {
+        match name {
+            b"" => Some(Page::Status),
+            b"metrics" => Some(Page::Metrics),
+            b"events" => Some(Page::Events),
+            b"wait" => Some(Page::Wait),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a header `Accept` asks for `wanted` by name, and for nothing of `others` more than that.
+pub fn accepts(accept: &[u8], wanted: &str, others: &[&str]) -> bool {
+    let accept = String::from_utf8_lossy(accept);
+    let quality = quality(&accept, wanted);
+    quality > 0.0 && others.iter().all(|other| self::quality(&accept, other) <= quality)
+}
+
+/// How much a header `Accept` asks for a type that it names, 0 to 1; 0 if it does not.
+fn quality(accept: &str, wanted: &str) -> f32 {
+    let of_part = |part: &str| {
+        let mut parameters = part.split(';').map(str::trim);
+        if !parameters.next()?.eq_ignore_ascii_case(wanted) {
+            return None;
+        }
+        let q = parameters.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
+        Some(q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+    };
+    accept.split(',').filter_map(of_part).fold(0.0, f32::max).min(1.0)
+}
+
+/// From which event on a stream is to go: the number in the header `Last-Event-ID`, or else that of
+/// the argument `after`, or else 0. The error is for whoever asked.
+pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<u64, String> {
+    let number = |name: &str, text: &str| {
+        text.trim().parse().map_err(|_| format!("{name} is \"{text}\", not the number of an event"))
+    };
+    if let Some(id) = last_event_id.filter(|id| !id.is_empty()) {
+        return number("Last-Event-ID", &String::from_utf8_lossy(id));
+    }
+    let mut after = 0;
+    for (name, value) in pairs(arguments) {
+        match &*name {
+            "after" => after = number("after", &value)?,
+            _ => return Err(unknown(&name, "after")),
+        }
+    }
+    Ok(after)
+}
+
+impl Wait {
+    /// The arguments `after`, `until` and `timeout`. The error is for whoever asked.
+    pub fn parse(arguments: &[u8]) -> Result<Wait, String> {
+        let mut after = None;
+        let mut until = Until::Ready;
+        let mut timeout = Wait::TIMEOUT;
+        for (name, value) in pairs(arguments) {
+            match &*name {
+                "after" => after = Some(parse_after(&value)?),
+                "until" => {
+                    until = match &*value {
+                        "ready" => Until::Ready,
+                        "done" => Until::Done,
+                        _ => return Err(format!("until is \"{value}\", not ready or done")),
+                    }
+                }
+                "timeout" => timeout = parse_time(&value)?,
+                _ => return Err(unknown(&name, "after, until and timeout")),
+            }
+        }
+        let (after, failed) = after.ok_or("after is missing: the generation to wait beyond")?;
+        Ok(Wait { after, failed, until, timeout })
+    }
+}
+
+fn pairs(arguments: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(arguments)
+}
+
+fn unknown(name: &str, known: &str) -> String {
+    format!("\"{name}\" is not an argument here, known: {known}")
+}
+
+/// `3`, a generation, or `3.1`, with the number of reloads that had failed.
+fn parse_after(text: &str) -> Result<(u64, Option<u64>), String> {
+    let (generation, failed) = match text.split_once('.') {
+        Some((generation, failed)) => (generation, Some(failed)),
+        None => (text, None),
+    };
+    let parsed =
+        || Some((digits(generation)?, failed.map(digits).map_or(Some(None), |n| n.map(Some))?));
+    parsed().ok_or_else(|| {
+        format!("after is \"{text}\", not a generation or what \"node.after\" of the status says")
+    })
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A time as in nginx's directives, `1m30s`, `500ms`; a number alone is seconds. In milliseconds.
+fn parse_time(text: &str) -> Result<u64, String> {
+    let parsed = || {
+        let (mut rest, mut total) = (text, 0u64);
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let number: u64 = rest[..end].parse().ok()?;
+            rest = &rest[end..];
+            let (unit, length) = match rest {
+                _ if rest.starts_with("ms") => (1, 2),
+                _ if rest.starts_with('s') => (1000, 1),
+                _ if rest.starts_with('m') => (60_000, 1),
+                _ if rest.starts_with('h') => (3_600_000, 1),
+                "" => (1000, 0),
+                _ => return None,
+            };
+            rest = &rest[length..];
+            total = total.checked_add(number.checked_mul(unit)?)?;
+        }
+        (!text.is_empty() && total <= Wait::LONGEST).then_some(total)
+    };
+    parsed().ok_or_else(|| {
+        format!("timeout is \"{text}\", not a time like 500ms, 30s or 1m, of an hour at most")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_below_their_location() {
+        let page = |path: &str, location: &str| Page::of(path.as_bytes(), location.as_bytes());
+        for (path, location, expected) in [
+            ("/workers", "/workers", Some(Page::Status)),
+            ("/workers/", "/workers", Some(Page::Status)),
+            ("/workers/metrics", "/workers", Some(Page::Metrics)),
+            ("/workers/events", "/workers/", Some(Page::Events)),
+            ("/wait", "/", Some(Page::Wait)),
+            ("/", "/", Some(Page::Status)),
+            ("/workersandmore", "/workers", None),
+            ("/workers/metrics/", "/workers", None),
+            ("/workers//metrics", "/workers", None),
+            ("/workers/else", "/workers", None),
+            ("/a/workers/metrics", "^/a/", Some(Page::Metrics)),
+            ("/a/workers", "^/a/", Some(Page::Status)),
+        ] {
+            assert_eq!(page(path, location), expected, "{path} in {location}");
+        }
+    }
+
+    #[test]
+    fn a_browser_asks_for_a_page_and_a_script_does_not() {
+        let page = |accept: &str| accepts(accept.as_bytes(), "text/html", &["application/json"]);
+        assert!(page("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+        assert!(page("Text/HTML;q=0.5"));
+        assert!(!page("*/*"));
+        assert!(!page(""));
+        assert!(!page("application/json, text/html;q=0.9"));
+        assert!(!page("text/html;q=0"));
+        assert!(!page("text/html;q=x"));
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_it_was() {
+        assert_eq!(after(b"", None), Ok(0));
+        assert_eq!(after(b"after=7", None), Ok(7));
+        assert_eq!(after(b"after=7", Some(b"9")), Ok(9));
+        assert_eq!(after(b"after=7", Some(b"")), Ok(7));
+        assert!(after(b"after=x", None).is_err());
+        assert!(after(b"", Some(b"-1")).is_err());
+        assert!(after(b"afterr=7", None).is_err());
+    }
+
+    #[test]
+    fn what_to_wait_for() {
+        let wait = |text: &str| Wait::parse(text.as_bytes());
+        let ready = Wait { after: 3, failed: None, until: Until::Ready, timeout: 30_000 };
+        assert_eq!(wait("after=3"), Ok(ready));
+        let done = Wait { failed: Some(1), until: Until::Done, timeout: 1_500, ..ready };
+        assert_eq!(wait("after=3.1&until=done&timeout=1500ms"), Ok(done));
+        assert_eq!(wait("after=%33&timeout=1m30s"), Ok(Wait { timeout: 90_000, ..ready }));
+        assert_eq!(wait("after=3&timeout=5"), Ok(Wait { timeout: 5_000, ..ready }));
+        for bad in [
+            "",
+            "after=",
+            "after=-1",
+            "after=+1",
+            "after=3.",
+            "after=.1",
+            "after=3.1.2",
+            "after=x",
+            "after=99999999999999999999",
+            "after=3&until=gone",
+            "after=3&timeout=",
+            "after=3&timeout=s",
+            "after=3&timeout=1d",
+            "after=3&timeout=2h",
+            "after=3&timeout=99999999999999999999s",
+            "after=3&else=1",
+        ] {
+            assert!(wait(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_parsed_can_be_asked_again() {
+        let wait = Wait { after: 3, failed: Some(2), until: Until::Done, timeout: 1_234 };
+        assert_eq!(Wait::parse(wait.arguments().as_bytes()), Ok(wait));
+    }
+}

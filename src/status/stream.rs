@@ -15,6 +15,7 @@ use roster::Roster;
 use super::live::{self, Live};
 use super::respond::{self, Response};
 use crate::clock;
+use crate::log::Log;
 use crate::zone::Zone;
 
 /// How much is sent at a time, bytes; a line more or less.
@@ -244,6 +245,9 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
         let connection = (*r).connection;
         if (*(*connection).write).timedout() != 0 {
             (*connection).set_timedout(1);
+            // As nginx's own writer says it.
+            let log = Log::from_ptr((*connection).log);
+            log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
             live::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
             return;
         }

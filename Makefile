@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module hooks \
-	dynamic static other debian clean
+	dynamic static other debian test-versions clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -42,6 +42,10 @@ dynamic static other: setup-build
 # For the nginx that Debian packages.
 debian: setup-build
 	auto/debian
+
+# Every suite on other versions of nginx, each built from source: debug or not, dynamic or static.
+test-versions: setup-test debian
+	auto/versions bookworm trixie vendored sid
 
 check: setup-check
 	cargo fmt --all --check

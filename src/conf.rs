@@ -18,6 +18,7 @@ use crate::process;
 
 mod block;
 mod error;
+mod headers;
 mod on;
 
 pub use block::COMMANDS;

@@ -13,7 +13,7 @@ use ngx::ffi::{
 use ngx::ngx_string;
 
 use super::error::ConfError;
-use super::{on, zone_tag, Conf};
+use super::{headers, on, zone_tag, Conf};
 use crate::event_log::{EventLog, Format};
 use crate::zone;
 
@@ -124,6 +124,9 @@ unsafe extern "C" fn cmd_worker_manager(
         let conf = conf.cast::<Conf>();
         if (*conf).enabled {
             return report(cf, Err(ConfError::Duplicate));
+        }
+        if !headers::fit((*cf).cycle) {
+            return report(cf, Err(ConfError::Headers));
         }
         (*conf).enabled = true;
 

@@ -10,6 +10,11 @@ use crate::log::Level;
 pub enum ConfError {
     #[error("is duplicate")]
     Duplicate,
+    #[error(
+        "can't be used: the module was built with headers that differ from this nginx, as those of the \
+         same version without a distribution's patches do"
+    )]
+    Headers,
     #[error("is not valid UTF-8")]
     NotUtf8,
     #[error("has the invalid time \"{0}\", a number with a unit like 500ms, 10s or 1m is needed")]

@@ -37,7 +37,7 @@ sub new {
     my $self = bless {
         root    => $root,
         binary  => $ENV{TEST_NGINX_BINARY} || 'nginx',
-        module  => $ENV{WORKER_MANAGER_MODULE},
+        module  => $ENV{WORKER_MANAGER_MODULE} || undef,
         port    => free_port(),
         workers => 2,
         manager => '',

@@ -214,6 +214,33 @@ subtest 'several reloads at a time' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'over HTTP/2' => sub {
+    my $port = WorkerManager::free_port();
+    # A listening socket with http2: the directive of that name is newer than nginx 1.22.
+    my ($node, $status) = node(server => "} server { listen 127.0.0.1:$port http2;
+        location /workers { worker_manager_status; }");
+    $node->up;
+    my @h2 = '--http2-prior-knowledge';
+    my $stream = $node->path('out/stream');
+    my $reader = fork // die $!;
+    if (!$reader) {
+        exec 'curl', '-sN', @h2, '-o', $stream, "http://127.0.0.1:$port/workers/events";
+        POSIX::_exit(127);
+    }
+    $node->wait_for('the history', sub { $node->read('out/stream') =~ /^id: 4$/m });
+    $status->{base} = "http://127.0.0.1:$port";
+    my $waiting = waiting($node, $status, 'after=1.0&until=done&timeout=19s', '-L', @h2);
+    $node->signal('HUP');
+    is((answer($node, $waiting))[0], 200, 'a wait');
+    is(exit_of($node, $reader), 0, 'a stream ends whole when its worker is to quit');
+    my @seqs = $node->read('out/stream') =~ /^id: (\d+)$/mg;
+    is_deeply(\@seqs, [ 1 .. @seqs ], 'without a gap or a repeat');
+    $node->wait_events('master_exit', 1, 1);
+    unlike($node->log, qr/open socket/, 'nginx found no connection left open');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a worker that is killed or stopped' => sub {
     my ($node, $status) = node(workers => 1);
     $node->up;

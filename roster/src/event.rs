@@ -95,7 +95,7 @@ impl Kind {
 }
 
 /// Why a worker was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Killed by a signal.
     Signal {

@@ -1,10 +1,11 @@
 //! A change in full, with every value it leaves behind, so that carrying it out twice is the same
 //! as once. It is written down before it is carried out: whoever finds it there finishes it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::Event;
 use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
+use crate::sync::AtomicU64;
 use crate::table::Roster;
 
 /// What a generation's record becomes.

@@ -11,10 +11,13 @@
 
 mod event;
 mod journal;
+#[cfg(feature = "kill-points")]
+pub mod kill;
 mod layout;
 mod recover;
 mod snapshot;
 mod stats;
+mod sync;
 mod table;
 mod template;
 mod transition;

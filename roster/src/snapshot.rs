@@ -7,12 +7,13 @@
 //! change. Both need nobody to go on: a reader is done even if the process that changes something is
 //! stopped or dies in the middle.
 
-use std::sync::atomic::{fence, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, GenerationChange, WorkerChange};
 use crate::layout::Reloads;
 use crate::stats::CallbackStats;
+use crate::sync::fence;
 use crate::table::{GenerationView, Pending, Roster, WorkerView};
 
 /// The roster at one moment.

@@ -1,12 +1,13 @@
 //! The table itself: making it, and everything that is only read or is one store.
 
-use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::Event;
 use crate::journal::load;
 use crate::layout::{
     EventRecord, GenerationRecord, Head, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC, NONE,
 };
+use crate::sync::AtomicU32;
 
 /// The roster in somebody's memory.
 #[derive(Clone, Copy, Debug)]

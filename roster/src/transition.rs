@@ -1,11 +1,12 @@
 //! The transitions: what can happen to a roster, and what each leaves behind.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, GenerationChange, WorkerChange};
 use crate::layout::NONE;
+use crate::sync::AtomicU64;
 use crate::table::{GenerationView, Roster, WorkerView};
 
 /// The time of a transition.
@@ -20,7 +21,7 @@ pub struct Now {
 }
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transition {
     /// A generation is committed; all older ones retire. Its number is the next.
     MasterStart {

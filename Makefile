@@ -2,8 +2,8 @@
 
 MODULE = ngx_worker_manager_module.so
 
-.PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module hooks \
-	dynamic static other debian test-versions clean
+.PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
+	hooks dynamic static other debian test-versions model clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -21,8 +21,13 @@ ifdef T
 else
 	$(MAKE) --no-print-directory dynamic static other debian
 	cargo test --locked --workspace
+	$(MAKE) --no-print-directory model
 	auto/prove t
 endif
+
+# Every order in which a small node can act and be killed, with the laws checked in each state.
+model:
+	cargo test --locked -p roster --features kill-points --test model
 
 # The module with kill points in it, for the tests.
 test-module: setup-build

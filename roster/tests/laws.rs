@@ -1,46 +1,12 @@
 //! The laws of the contract on random histories, with the holder of the lock dying at any step.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::panic::{self, AssertUnwindSafe};
 
+use common::{Ledger, Memory, NOW};
 use proptest::prelude::*;
-use roster::{
-    Event, EventRecord, GenerationRecord, Geometry, Head, Kind, Now, Reason, Roster, Transition,
-    WorkerRecord,
-};
-
-/// Memory for a roster.
-struct Memory {
-    head: Head,
-    generations: Vec<GenerationRecord>,
-    workers: Vec<WorkerRecord>,
-    events: Vec<EventRecord>,
-}
-
-impl Memory {
-    fn new(geometry: Geometry) -> Memory {
-        fn many<T: Default>(n: usize) -> Vec<T> {
-            (0..n).map(|_| T::default()).collect()
-        }
-        let memory = Memory {
-            head: Head::default(),
-            generations: many(geometry.generations),
-            workers: many(geometry.workers),
-            events: many(geometry.events),
-        };
-        memory.roster().create(0);
-        memory
-    }
-
-    fn roster(&self) -> Roster<'_> {
-        Roster {
-            head: &self.head,
-            generations: &self.generations,
-            workers: &self.workers,
-            events: &self.events,
-        }
-    }
-}
+use roster::{Geometry, Reason, Roster, Transition};
 
 /// What a test does next; numbers choose among what is there.
 #[derive(Clone, Debug)]
@@ -74,8 +40,6 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Stop),
     ]
 }
-
-const NOW: Now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
 
 /// Chooses the transition that an action means in a state; none if it makes no sense there.
 fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transition> {
@@ -122,96 +86,10 @@ fn record_and_die(roster: Roster<'_>, transition: Transition, at: usize) {
     }));
 }
 
-/// Counts along from the events alone.
-#[derive(Default)]
-struct Ledger {
-    /// Number of a generation, its workers and whether each is hung.
-    generations: BTreeMap<u64, BTreeMap<i32, bool>>,
-    over: Vec<u64>,
-    ready: Vec<u64>,
-    seq: u64,
-    newest: u64,
-}
-
-impl Ledger {
-    fn running(&self, generation: u64) -> Option<u32> {
-        let workers = self.generations.get(&generation)?;
-        Some(workers.values().filter(|hung| !**hung).count() as u32)
-    }
-
-    fn check_counts(&self, event: &Event) {
-        let older: u32 = self
-            .generations
-            .keys()
-            .filter(|g| **g + 1 < event.generation)
-            .filter_map(|g| self.running(*g))
-            .sum();
-        assert_eq!(event.n_prev, self.running(event.generation - 1), "n_prev of {event:?}");
-        assert_eq!(Some(event.n_mine), self.running(event.generation), "n_mine of {event:?}");
-        assert_eq!(event.n_next, self.running(event.generation + 1), "n_next of {event:?}");
-        assert_eq!(event.n_older, older, "n_older of {event:?}");
-    }
-
-    fn take(&mut self, event: &Event) {
-        self.seq += 1;
-        assert_eq!(event.seq, self.seq, "seq has no gaps");
-        let generation = event.generation;
-        assert!(!self.over.contains(&generation), "{event:?} after the end");
-        match event.kind {
-            Kind::MasterStart => {
-                self.newest += 1;
-                assert_eq!(generation, self.newest, "numbers follow each other");
-                self.generations.insert(generation, BTreeMap::new());
-                self.check_counts(event);
-            }
-            Kind::MasterExit => {
-                self.check_counts(event);
-                let workers = self.generations.remove(&generation).expect("started");
-                assert!(workers.is_empty(), "{event:?} while workers live");
-                self.over.push(generation);
-            }
-            Kind::WorkerStart => {
-                assert!(self.set(event, Some(false)).is_none(), "{event:?} twice");
-                self.check_counts(event);
-            }
-            Kind::WorkerRecovered => {
-                assert_eq!(self.set(event, Some(false)), Some(true), "{event:?}");
-                self.check_counts(event);
-            }
-            Kind::WorkerHung => {
-                self.check_counts(event);
-                assert_eq!(self.set(event, Some(true)), Some(false), "{event:?}");
-            }
-            Kind::MasterReady => {
-                assert!(event.n_mine <= self.generations[&generation].len() as u32);
-                assert!(self.generations[&generation].len() >= 2, "{event:?} too early");
-                assert!(!self.ready.contains(&generation), "{event:?} twice");
-                self.ready.push(generation);
-                self.check_counts(event);
-            }
-            Kind::ReloadFailed | Kind::MasterLost | Kind::WorkerDraining | Kind::WorkerStuck => {
-                self.check_counts(event)
-            }
-            Kind::WorkerExit | Kind::WorkerLost => {
-                self.check_counts(event);
-                assert!(self.set(event, None).is_some(), "{event:?} of nobody");
-            }
-        }
-    }
-
-    fn set(&mut self, event: &Event, hung: Option<bool>) -> Option<bool> {
-        let workers = self.generations.get_mut(&event.generation).expect("started");
-        match hung {
-            Some(hung) => workers.insert(event.pid, hung),
-            None => workers.remove(&event.pid),
-        }
-    }
-}
-
 /// Tells all events that are recorded and not told.
 fn tell(roster: Roster<'_>, ledger: &mut Ledger) {
     while let Some(pending) = roster.pending() {
-        ledger.take(&pending.event);
+        ledger.take(&pending.event).expect("the laws hold");
         roster.begin_callback(pending.event.seq, 1, 0);
         assert_eq!(roster.pending().map(|p| (p.begun, p.generation)), Some((1, 1)));
         roster.delivered(pending.event.seq, 0);
@@ -237,21 +115,6 @@ fn finish_generations(roster: Roster<'_>, ledger: &mut Ledger) {
     }
 }
 
-fn check_table(roster: Roster<'_>, ledger: &Ledger) {
-    let mut workers: Vec<(u64, i32, bool)> =
-        roster.workers().map(|w| (w.generation, w.pid, w.hung)).collect();
-    workers.sort_unstable();
-    let told: Vec<(u64, i32, bool)> = ledger
-        .generations
-        .iter()
-        .flat_map(|(g, workers)| workers.iter().map(|(pid, hung)| (*g, *pid, *hung)))
-        .collect();
-    assert_eq!(workers, told, "the table is what the events say");
-    for g in roster.generations() {
-        assert_eq!(Some(g.running), ledger.running(g.number));
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -261,7 +124,7 @@ proptest! {
     ) {
         let memory = Memory::new(Geometry { generations: 6, workers: 12, events: 8 });
         let roster = memory.roster();
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(2);
         for (i, (action, death)) in actions.iter().enumerate() {
             if let Action::Stop = action {
                 roster.retire_all();
@@ -294,7 +157,7 @@ proptest! {
             }
             tell(roster, &mut ledger);
             finish_generations(roster, &mut ledger);
-            check_table(roster, &ledger);
+            ledger.check_table(roster).expect("the laws hold");
         }
         // The node stops: whoever is left is lost, and every generation ends.
         roster.retire_all();

@@ -1,0 +1,128 @@
+//! What can happen next.
+
+use roster::{kill, Roster};
+
+use super::{Action, Dying, Life, Lock, Master, Mistake, Node, Purpose, State, Who, MEMORY};
+
+impl Node {
+    /// Everything that can happen next.
+    pub fn actions(&self, state: &State, to: &mut Vec<Action>) {
+        if state.broken.is_some() {
+            return;
+        }
+        let first = to.len();
+        state.with(|roster| self.takes(state, roster, to));
+        if state.deaths > 0 {
+            for i in first..to.len() {
+                if let Action::Take(who, purpose) = to[i] {
+                    self.deaths(state, who, purpose, to);
+                }
+            }
+        }
+        if state.master == Master::Up {
+            to.push(Action::Quit);
+        }
+        for (who, worker) in state.living() {
+            if state.deaths > 0 && !state.is_like_one_before(who, worker) {
+                to.push(Action::Kill(who));
+            }
+        }
+        if state.deaths > 0 && state.is_master_alive() {
+            to.push(Action::Kill(Who::Master));
+        }
+    }
+
+    /// Where who takes the lock may be killed.
+    fn deaths(&self, state: &State, who: Who, purpose: Purpose, to: &mut Vec<Action>) {
+        let mut state = state.clone();
+        if matches!(state.lock, Lock::Dirty(_)) {
+            let (_, stores) = state.with(|roster| kill::after(u64::MAX, || roster.recover()));
+            let every = if self.dying == Dying::AtStores { 1 } else { stores.max(1) };
+            let stores = (0..=stores).step_by(every as usize);
+            to.extend(stores.map(|store| Action::DieMending(who, purpose, store)));
+        }
+        MEMORY.with_borrow(|memory| {
+            memory.restore(&state.words);
+            let roster = memory.roster();
+            if self.take(&mut state, roster, who, purpose).is_err() {
+                return;
+            }
+            for step in 0.. {
+                let Lock::Held(mut hold) = state.lock.clone() else { break };
+                let mut steps = vec![0];
+                let (did, stores) = kill::after(u64::MAX, || {
+                    self.step(roster, &mut hold, &mut || steps.push(kill::made()))
+                });
+                let points = match self.dying {
+                    Dying::AtStores => (0..=stores).collect(),
+                    Dying::AtSteps => {
+                        steps.push(stores);
+                        steps.dedup();
+                        steps
+                    }
+                };
+                to.extend(points.into_iter().map(|at| Action::Die(who, purpose, step, at)));
+                if self.stepped(&mut state, roster, hold, did).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Who may take the lock, and for what.
+    fn takes(&self, state: &State, roster: Roster<'_>, to: &mut Vec<Action>) {
+        let current = roster.current_generation() as usize;
+        let dead: Vec<u32> = state.dead(roster).collect();
+        let orphans = state.master == Master::Dead;
+        let untold = roster.pending().is_some()
+            || roster.over().is_some()
+            || roster.ready().is_some()
+            || orphans && roster.lost_master() == 0;
+        for (who, worker) in state.living() {
+            let Who::Worker { generation, .. } = who else { continue };
+            let quits = generation + 1 < current || state.master != Master::Up;
+            match worker.life {
+                Life::Forked if !state.is_like_one_before(who, worker) => {
+                    to.push(Action::Take(who, Purpose::Start));
+                }
+                Life::Registered(slot) => {
+                    let hung = roster.worker(slot).is_some_and(|w| w.hung);
+                    if self.mistake == Some(Mistake::LooksOnce) {
+                        let news = dead.iter().filter(|dead| worker.suspect != Some(**dead));
+                        to.extend(news.map(|dead| Action::Suspect(who, *dead)));
+                    }
+                    if untold || hung || !dead.is_empty() || worker.suspect.is_some() {
+                        to.push(Action::Take(who, Purpose::Look));
+                    }
+                    if state.hangs > 0 {
+                        let others = roster.workers().filter(|w| w.slot != slot && !w.hung);
+                        let others = others.filter(|w| !dead.contains(&w.slot));
+                        to.extend(others.map(|w| Action::Take(who, Purpose::Judge(w.slot))));
+                    }
+                    if quits {
+                        to.push(Action::Take(who, Purpose::Exit));
+                    }
+                }
+                Life::Uncounted if quits => to.push(Action::Take(who, Purpose::Exit)),
+                _ => {}
+            }
+        }
+        match state.master {
+            Master::Down => to.push(Action::Take(Who::Master, Purpose::Commit)),
+            Master::Up => {
+                if current < self.generations {
+                    to.push(Action::Take(Who::Master, Purpose::Commit));
+                }
+                for (index, worker) in state.workers[current - 1].iter().enumerate() {
+                    if worker.life == Life::Dead {
+                        to.push(Action::Respawn { generation: current - 1, index });
+                    }
+                }
+            }
+            Master::Stopping if state.living().next().is_none() => {
+                to.push(Action::Take(Who::Master, Purpose::Stop));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A small node as a model: a master, the workers of its generations, their lock, and the memory of
+//! a zone. What they do to the memory the roster's own code does; what is modelled is who does it
+//! when, and who is killed before which store.
+
+mod choices;
+mod moves;
+
+use std::cell::RefCell;
+
+use roster::{Event, Full, Geometry, Recorded, Roster, Transition};
+
+use crate::common::{law, Broken, Law, Ledger, Memory};
+
+/// How many callbacks each event has.
+const CALLBACKS: u32 = 2;
+
+const MASTER_PID: i32 = 1;
+
+const GEOMETRY: Geometry = Geometry { generations: 3, workers: 6, events: 4 };
+
+/// How large a node, what may befall it, and what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub generations: usize,
+    pub workers: usize,
+    /// How many processes are killed at most, and how many workers hang.
+    pub deaths: u8,
+    pub hangs: u8,
+    pub dying: Dying,
+    /// Whether free slots are put in order after each hold of the lock, as a recovery does. Without,
+    /// all orders in which they can have been given back are told apart.
+    pub relinks: bool,
+    pub mistake: Option<Mistake>,
+}
+
+/// Where the holder of the lock may be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dying {
+    /// Before every store, of a recovery too, and after the last.
+    AtStores,
+    /// At the steps that `record` names, before and after what else it stores.
+    AtSteps,
+}
+
+/// What a node may do wrong, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// Who takes the lock after a dead holder goes on without mending.
+    NoRecovery,
+    /// A change is carried out without having been written down.
+    NoJournal,
+    /// Who takes over an event tells it from the first callback.
+    ForgetsCallbacks,
+    /// Who wants to tell a death does not look again once it has the lock.
+    LooksOnce,
+}
+
+/// A process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    Master,
+    Worker { generation: usize, index: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Master {
+    Down,
+    Up,
+    /// It was told to stop, and so were its workers.
+    Stopping,
+    Gone,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Life {
+    Unborn,
+    Forked,
+    /// With its slot.
+    Registered(u32),
+    /// It serves and is not in the roster.
+    Uncounted,
+    Gone,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Worker {
+    life: Life,
+    /// How many there were before it with its index.
+    predecessors: u8,
+    /// Of whom it thinks that it died, without the lock.
+    suspect: Option<u32>,
+}
+
+/// Why a process takes the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// The next generation.
+    Commit,
+    /// To register.
+    Start,
+    /// A worker in its event loop has something to tell.
+    Look,
+    /// The worker in this slot has missed its heartbeat.
+    Judge(u32),
+    /// A worker ends.
+    Exit,
+    /// The master ends.
+    Stop,
+}
+
+/// The lock, held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Hold {
+    who: Who,
+    purpose: Purpose,
+    /// By whose configuration it tells.
+    generation: u64,
+    retire: bool,
+    todo: Vec<Transition>,
+    /// The event that it recorded itself.
+    recorded: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Lock {
+    Free,
+    Held(Hold),
+    /// Its holder died.
+    Dirty(In),
+}
+
+/// What a holder died in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum In {
+    Transition,
+    Telling,
+    Mending,
+}
+
+/// One moment of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    words: Box<[u64]>,
+    lock: Lock,
+    master: Master,
+    workers: Vec<Vec<Worker>>,
+    deaths: u8,
+    hangs: u8,
+    /// What was recorded.
+    ledger: Ledger,
+    /// The newest callback that ran: event and index.
+    heard: (u64, u32),
+    /// The event whose telling was interrupted last.
+    interrupted: u64,
+    /// Whether the last process to leave was killed.
+    killed: bool,
+    pub broken: Option<Broken>,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Takes the lock, does what there is to do and lets go. What happens to others meanwhile comes
+    /// to the same as right before or right after: a holder looks at them once, and they can't do
+    /// more than read.
+    Take(Who, Purpose),
+    /// Takes the lock of a dead holder and is killed before this store of the mending.
+    DieMending(Who, Purpose, u64),
+    /// Takes the lock, and is killed at this step before this store of it.
+    Die(Who, Purpose, usize, u64),
+    Kill(Who),
+    Respawn {
+        generation: usize,
+        index: usize,
+    },
+    /// A worker sees a death that it will tell of.
+    Suspect(Who, u32),
+    /// The master is told to stop.
+    Quit,
+}
+
+/// What a holder did.
+enum Did {
+    Retired,
+    Unreadable,
+    Began(Event, u32),
+    Delivered(Event),
+    Recorded(Transition, Result<Recorded, Full>),
+    Released,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(GEOMETRY));
+}
+
+impl State {
+    /// Before anything has happened.
+    pub fn first(node: &Node) -> State {
+        let worker = Worker { life: Life::Unborn, predecessors: 0, suspect: None };
+        State {
+            words: Memory::new(GEOMETRY).save(),
+            lock: Lock::Free,
+            master: Master::Down,
+            workers: vec![vec![worker; node.workers]; node.generations],
+            deaths: node.deaths,
+            hangs: node.hangs,
+            ledger: Ledger::new(node.workers as u32),
+            heard: (0, 0),
+            interrupted: 0,
+            killed: false,
+            broken: None,
+        }
+    }
+
+    /// Looks at the memory of this state.
+    fn with<T>(&self, look: impl FnOnce(Roster<'_>) -> T) -> T {
+        MEMORY.with_borrow(|memory| {
+            memory.restore(&self.words);
+            look(memory.roster())
+        })
+    }
+
+    fn pid(&self, who: Who) -> i32 {
+        match who {
+            Who::Master => MASTER_PID,
+            Who::Worker { generation, index } => {
+                let before = self.workers[generation][index].predecessors;
+                100 * (generation as i32 + 1) + 10 * index as i32 + i32::from(before) + 1
+            }
+        }
+    }
+
+    fn worker(&self, who: Who) -> Option<&Worker> {
+        match who {
+            Who::Master => None,
+            Who::Worker { generation, index } => self.workers.get(generation)?.get(index),
+        }
+    }
+
+    fn worker_mut(&mut self, who: Who) -> Option<&mut Worker> {
+        match who {
+            Who::Master => None,
+            Who::Worker { generation, index } => self.workers.get_mut(generation)?.get_mut(index),
+        }
+    }
+
+    fn is_master_alive(&self) -> bool {
+        matches!(self.master, Master::Down | Master::Up | Master::Stopping)
+    }
+
+    /// The workers that live.
+    fn living(&self) -> impl Iterator<Item = (Who, &Worker)> {
+        let all = self.workers.iter().enumerate().flat_map(|(generation, workers)| {
+            let workers = workers.iter().enumerate();
+            workers.map(move |(index, worker)| (Who::Worker { generation, index }, worker))
+        });
+        all.filter(|(_, w)| matches!(w.life, Life::Forked | Life::Registered(_) | Life::Uncounted))
+    }
+
+    /// The slots of workers that are in the roster and dead.
+    fn dead<'a>(&self, roster: Roster<'a>) -> impl Iterator<Item = u32> + 'a {
+        let pids = self.living().map(|(who, _)| self.pid(who)).collect::<Vec<_>>();
+        roster.workers().filter(move |w| !pids.contains(&w.pid)).map(|w| w.slot)
+    }
+
+    /// Workers that have not begun are alike: it is enough that the first of them does something.
+    fn is_like_one_before(&self, who: Who, worker: &Worker) -> bool {
+        let Who::Worker { generation, index } = who else { return false };
+        worker.life == Life::Forked
+            && worker.predecessors == 0
+            && self.workers[generation][..index].iter().any(|before| before == worker)
+    }
+
+    fn die(&mut self, who: Who) {
+        match self.worker_mut(who) {
+            Some(worker) => {
+                worker.life = Life::Dead;
+                worker.suspect = None;
+            }
+            None => self.master = Master::Dead,
+        }
+        self.killed = true;
+        self.deaths -= 1;
+    }
+
+    /// Empties what no law asks for any more.
+    fn forget_the_past(&mut self, roster: Roster<'_>) {
+        let delivered = roster.pending().map_or(roster.seq(), |pending| pending.event.seq - 1);
+        if self.heard.0 <= delivered {
+            self.heard = (delivered, CALLBACKS);
+        }
+        if self.interrupted <= delivered {
+            self.interrupted = 0;
+        }
+    }
+
+    /// What the last holder of the lock died in, if it did.
+    pub fn died_in(&self) -> Option<In> {
+        match self.lock {
+            Lock::Dirty(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody is left.
+    pub fn is_over(&self) -> bool {
+        !self.is_master_alive() && self.living().next().is_none()
+    }
+
+    /// Whether the last process ended in order, so that it should have told everything.
+    pub fn is_over_in_order(&self) -> bool {
+        self.is_over() && !self.killed
+    }
+
+    /// Whether everything has ended and was told.
+    pub fn all_is_told(&self) -> bool {
+        self.ledger.generations.is_empty() && self.with(|roster| roster.pending().is_none())
+    }
+
+    /// Takes what was recorded into the ledger, and holds the table to it if nothing is under way.
+    fn check(&mut self, roster: Roster<'_>) -> Result<(), Broken> {
+        while self.ledger.seq < roster.seq() {
+            let event = roster.event(self.ledger.seq + 1);
+            let Some(event) = event else {
+                return law(false, Law::Gapless, || format!("no event {}", self.ledger.seq + 1));
+            };
+            self.ledger.take(&event)?;
+        }
+        let gone = self.ledger.seq == roster.seq();
+        law(gone, Law::Gapless, || format!("{} became {}", self.ledger.seq, roster.seq()))?;
+        if matches!(self.lock, Lock::Dirty(_)) {
+            return Ok(());
+        }
+        self.ledger.check_table(roster)
+    }
+}

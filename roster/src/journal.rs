@@ -258,7 +258,7 @@ impl Roster<'_> {
     /// Strikes out what was written down.
     pub(crate) fn carried_out(&self) {
         let epoch = self.head.epoch.load(Relaxed);
-        self.head.epoch.store(epoch + (epoch & 1), Release);
+        self.head.epoch.store(epoch.wrapping_add(epoch & 1), Release);
     }
 }
 

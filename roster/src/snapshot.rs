@@ -95,7 +95,7 @@ impl Roster<'_> {
 
     fn look(&self, epoch: u64, events: usize) -> Snapshot {
         let seq = self.seq();
-        let oldest = seq.saturating_sub(events.min(self.events.len()) as u64) + 1;
+        let oldest = seq.saturating_sub(events.min(self.events.len()) as u64).saturating_add(1);
         let since = self.callback_since();
         let running = if since == 0 { None } else { self.pending().filter(|p| p.begun > 0) };
         Snapshot {

@@ -183,12 +183,12 @@ impl<'a> Roster<'a> {
         for g in self.generations() {
             if g.number == generation {
                 counts.n_mine = g.running;
-            } else if g.number + 1 == generation {
+            } else if g.number.checked_add(1) == Some(generation) {
                 counts.n_prev = Some(g.running);
-            } else if g.number == generation + 1 {
+            } else if generation.checked_add(1) == Some(g.number) {
                 counts.n_next = Some(g.running);
             } else if g.number < generation {
-                counts.n_older += g.running;
+                counts.n_older = counts.n_older.saturating_add(g.running);
             }
         }
         counts
@@ -258,7 +258,8 @@ impl<'a> Roster<'a> {
 
     /// The oldest event whose callbacks are not over.
     pub fn pending(&self) -> Option<Pending> {
-        let seq = self.head.delivered.load(Acquire) + 1;
+        // None is newer than the last number there is.
+        let seq = self.head.delivered.load(Acquire).checked_add(1)?;
         if seq > self.seq() {
             return None;
         }
@@ -282,7 +283,7 @@ impl<'a> Roster<'a> {
     /// `generation`: from now on it counts as run.
     pub fn begin_callback(&self, seq: u64, generation: u64, index: u32) {
         self.head.delivery_generation.store(generation, Release);
-        self.head.delivery.store(seq << 32 | u64::from(index + 1), Release);
+        self.head.delivery.store(seq << 32 | u64::from(index.saturating_add(1)), Release);
     }
 
     /// Notes that the callbacks of the pending event are over. `took` is in microseconds.
@@ -348,7 +349,7 @@ impl<'a> Roster<'a> {
 
     /// The oldest event that may be remembered: one read.
     pub fn oldest(&self) -> u64 {
-        self.seq().saturating_sub(self.events.len() as u64) + 1
+        self.seq().saturating_sub(self.events.len() as u64).saturating_add(1)
     }
 
     /// One event of the history, with how long its callbacks took in microseconds, none while they

@@ -184,7 +184,7 @@ impl Roster<'_> {
                 let mut change = self.plan_master_start(pid, workers, began, now)?;
                 if reload {
                     let reloads = &mut change.reloads;
-                    reloads.succeeded += 1;
+                    reloads.succeeded = reloads.succeeded.saturating_add(1);
                     reloads.succeeded_at = now.wall;
                     reloads.last_failed = false;
                     reloads.duration = now.monotonic.saturating_sub(began);
@@ -204,7 +204,7 @@ impl Roster<'_> {
                 let mut event = self.event_of(Kind::ReloadFailed, g.number, pid, now);
                 event.duration = Some(since(began, now));
                 let mut change = self.change(event, g.keep(), None);
-                change.reloads.failed += 1;
+                change.reloads.failed = change.reloads.failed.saturating_add(1);
                 change.reloads.failed_at = now.wall;
                 change.reloads.last_failed = true;
                 change.reloads.duration = now.monotonic.saturating_sub(began);
@@ -264,7 +264,7 @@ impl Roster<'_> {
             }
             Transition::WorkerRecovered { slot } => {
                 let (w, g) = self.worker_and_generation(slot)?;
-                let g = GenerationChange { running: g.running + 1, ..g.keep() };
+                let g = GenerationChange { running: g.running.saturating_add(1), ..g.keep() };
                 let mut event = self.worker_event(Kind::WorkerRecovered, &w, None, now);
                 event.n_mine = g.running;
                 let w = WorkerChange { hung: false, beat: now.monotonic, ..w.keep() };
@@ -284,7 +284,7 @@ impl Roster<'_> {
         let slot = slot.ok_or(Full::Generations)? as u32;
         // Only a bound for those who look, so it may go up even if nothing comes of this.
         self.head.generation_limit.fetch_max(slot + 1, Release);
-        let number = self.current_generation() + 1;
+        let number = self.current_generation().saturating_add(1);
         let mut event = self.event_of(Kind::MasterStart, number, pid, now);
         event.duration = Some(since(began, now));
         let g = GenerationChange {
@@ -311,7 +311,8 @@ impl Roster<'_> {
         let record = self.workers.get(w.slot as usize).ok_or(Full::Workers)?;
         let respawns = self.respawns_of_index(w.index, w.generation);
         let w = WorkerChange { respawns: respawns.unwrap_or(0), ..w };
-        let g = GenerationChange { running: g.running + 1, present: g.present + 1, ..g.keep() };
+        let running = g.running.saturating_add(1);
+        let g = GenerationChange { running, present: g.present.saturating_add(1), ..g.keep() };
         let event = Event {
             worker: Some(w.index),
             n_mine: g.running,
@@ -360,8 +361,10 @@ impl Roster<'_> {
         let count = |count: &AtomicU64| count.load(Relaxed);
         let index_respawns = worker.and_then(|w| self.workers.get(w.index as usize));
         Change {
-            kind_count: count(&self.head.kinds[event.kind as usize]) + 1,
-            loss_count: event.reason.map_or(0, |r| count(&self.head.losses[r.index()]) + 1),
+            kind_count: count(&self.head.kinds[event.kind as usize]).saturating_add(1),
+            loss_count: event
+                .reason
+                .map_or(0, |r| count(&self.head.losses[r.index()]).saturating_add(1)),
             respawn_count: count(&self.head.respawns),
             index_respawns: index_respawns.map_or(0, |record| count(&record.index_respawns)),
             event,
@@ -379,7 +382,7 @@ impl Roster<'_> {
     fn event_of(&self, kind: Kind, generation: u64, pid: i32, now: Now) -> Event {
         let counts = self.counts(generation);
         Event {
-            seq: self.seq() + 1,
+            seq: self.seq().saturating_add(1),
             time: now.wall,
             kind,
             generation,

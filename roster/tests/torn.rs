@@ -1,0 +1,33 @@
+//! Tables that the tests of tests/fuzz.rs once fell over, one for each fault.
+
+mod common;
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use common::{Memory, NOW};
+use roster::{Geometry, Transition};
+
+const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8 };
+
+/// A roster behind whose header every word is the same.
+fn filled(word: u64) -> Memory {
+    let memory = Memory::new(GEOMETRY);
+    for old in &memory.words()[3..] {
+        old.store(word, Relaxed);
+    }
+    memory
+}
+
+#[test]
+fn the_largest_numbers_there_are() {
+    let memory = filled(u64::MAX);
+    let roster = memory.roster();
+    assert_eq!(roster.pending(), None);
+    assert_eq!(roster.counts(u64::MAX).n_mine, u32::MAX);
+    roster.history().for_each(drop);
+    roster.begin_callback(1, 1, u32::MAX);
+    for slot in 0..2 {
+        let _ = roster.record(Transition::WorkerRecovered { slot }, NOW, &mut |_| ());
+    }
+    let _ = roster.record(Transition::ReloadFailed { pid: 1, began: 1 }, NOW, &mut |_| ());
+}

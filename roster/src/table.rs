@@ -364,9 +364,13 @@ impl<'a> Roster<'a> {
 
     /// Gives up on pending events that can't be read back; true if there were any.
     pub fn skip_unreadable(&self) -> bool {
-        let stuck = self.pending().is_none() && self.head.delivered.load(Relaxed) < self.seq();
+        let delivered = self.head.delivered.load(Relaxed);
+        let stuck = self.pending().is_none() && delivered < self.seq();
         if stuck {
-            self.head.delivered.fetch_add(1, Release);
+            // What has been overwritten since is past, however much it is: a number that is far off
+            // would take for ever.
+            let forgotten = self.seq().saturating_sub(self.events.len() as u64);
+            self.head.delivered.store((delivered + 1).max(forgotten), Release);
         }
         stuck
     }

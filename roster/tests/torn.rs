@@ -31,3 +31,18 @@ fn the_largest_numbers_there_are() {
     }
     let _ = roster.record(Transition::ReloadFailed { pid: 1, began: 1 }, NOW, &mut |_| ());
 }
+
+#[test]
+fn events_without_number_are_not_waited_for() {
+    let memory = Memory::new(GEOMETRY);
+    let roster = memory.roster();
+    let start = Transition::MasterStart { pid: 1, workers: 1, began: 1, reload: false };
+    roster.record(start, NOW, &mut |_| ()).expect("there is room");
+    let seq = memory.words().iter().position(|word| word.load(Relaxed) == 1);
+    // The first word that is 1 is the number of the newest event.
+    memory.words()[seq.expect("there is one event")].store(1 << 60, Relaxed);
+    assert_eq!(roster.seq(), 1 << 60);
+    roster.delivered(1, 0);
+    let skipped = (0..1000).take_while(|_| roster.skip_unreadable()).count();
+    assert!(skipped <= 1 + GEOMETRY.events, "{skipped} of all that is forgotten and 8 events");
+}

@@ -10,7 +10,7 @@ use crate::table::Roster;
 pub struct Recovery {
     /// The event of a transition that was begun and has now been finished.
     pub finished: Option<Event>,
-    /// Generations whose counts did not fit their workers. 0 unless there is a fault in this crate
+    /// Numbers that did not fit each other, such as counts and workers. 0 unless there is a fault in this crate
     /// or somebody else wrote to the zone.
     pub corrected: u32,
 }
@@ -26,6 +26,12 @@ impl Roster<'_> {
         }
         self.carried_out();
 
+        // What has not happened can't have been told; nothing that follows would be.
+        let seq = self.seq();
+        if self.head.delivered.load(Relaxed) > seq {
+            self.head.delivered.store(seq, Release);
+            recovery.corrected += 1;
+        }
         // A worker of a generation that has no record could never be told about again.
         for w in self.workers() {
             if self.generation(w.generation).is_none() {

@@ -46,3 +46,16 @@ fn events_without_number_are_not_waited_for() {
     let skipped = (0..1000).take_while(|_| roster.skip_unreadable()).count();
     assert!(skipped <= 1 + GEOMETRY.events, "{skipped} of all that is forgotten and 8 events");
 }
+
+#[test]
+fn events_are_told_again_after_mending() {
+    let memory = Memory::new(GEOMETRY);
+    let roster = memory.roster();
+    // That so many were told can't be.
+    roster.delivered(1 << 60, 0);
+    assert_eq!(roster.recover().corrected, 1);
+    assert_eq!(roster.recover().corrected, 0);
+    let start = Transition::MasterStart { pid: 1, workers: 1, began: 1, reload: false };
+    roster.record(start, NOW, &mut |_| ()).expect("there is room");
+    assert_eq!(roster.pending().map(|pending| pending.event.seq), Some(1));
+}

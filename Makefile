@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
-	hooks dynamic static other debian test-versions model clean
+	hooks dynamic static other debian test-versions model fuzz clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -28,6 +28,11 @@ endif
 # Every order in which a small node can act and be killed, with the laws checked in each state.
 model:
 	cargo test --locked -p roster --features kill-points --test model
+
+# Random tables and texts for the roster, for SECONDS each. A failure says with which SEED it comes again.
+fuzz:
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
+		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
 
 # The module with kill points in it, for the tests.
 test-module: setup-build

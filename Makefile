@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
-	hooks dynamic static other debian test-versions model fuzz clean
+	hooks dynamic static other debian test-versions model fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -21,13 +21,19 @@ ifdef T
 else
 	$(MAKE) --no-print-directory dynamic static other debian
 	cargo test --locked --workspace
-	$(MAKE) --no-print-directory model
+	$(MAKE) --no-print-directory model loom
 	auto/prove t
 endif
 
 # Every order in which a small node can act and be killed, with the laws checked in each state.
 model:
 	cargo test --locked -p roster --features kill-points --test model
+
+# What is read without the lock, in every order that the memory model allows. A build of its own, since
+# loom's atomics are not those of a zone.
+loom:
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
+		cargo test --locked -p roster --test loom
 
 # Random tables and texts for the roster, for SECONDS each. A failure says with which SEED it comes again.
 fuzz:

@@ -172,7 +172,8 @@ pub(crate) fn store(to: &[AtomicU64], words: &[u64]) {
 }
 
 pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
-    std::array::from_fn(|i| from[i].load(Relaxed))
+    // Acquire, so that who sees a word of another event in a later look sees that it is another.
+    std::array::from_fn(|i| from[i].load(Acquire))
 }
 
 impl Roster<'_> {

@@ -1,5 +1,6 @@
 //! Tables that something has written to, and texts of any kind: nothing panics, nothing loops, and
 //! what was torn is mended or left out. FUZZ_SEED and FUZZ_SECONDS choose another or a longer run.
+#![cfg(not(loom))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The laws of the contract on random histories, with the holder of the lock dying at any step.
+#![cfg(not(loom))]
 
 mod common;
 

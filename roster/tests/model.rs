@@ -1,5 +1,6 @@
 //! Every order in which the processes of a small node can act and be killed, before any store that
 //! they make in the zone, with the laws as properties.
+#![cfg(not(loom))]
 
 mod common;
 mod node;

@@ -1,4 +1,5 @@
 //! Tables that the tests of tests/fuzz.rs once fell over, one for each fault.
+#![cfg(not(loom))]
 
 mod common;
 

@@ -1,0 +1,144 @@
+//! What is read without the lock while its holder writes, in every order that the memory model
+//! allows. Empty unless built with `--cfg loom`, see `make loom`. A reader that is added belongs
+//! here: `while_recording` runs it beside the changes of a holder.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::thread;
+use roster::{
+    Event, EventRecord, GenerationRecord, Head, Kind, Now, Roster, Transition, WorkerRecord,
+};
+
+/// A roster in loom's memory, which is larger than that of a zone.
+struct Memory {
+    head: Head,
+    generations: [GenerationRecord; 1],
+    workers: [WorkerRecord; 1],
+    events: [EventRecord; 2],
+}
+
+impl Memory {
+    fn roster(&self) -> Roster<'_> {
+        Roster {
+            head: &self.head,
+            generations: &self.generations,
+            workers: &self.workers,
+            events: &self.events,
+        }
+    }
+}
+
+const START: Transition = Transition::MasterStart { pid: 10, workers: 1, began: 1, reload: false };
+const WORKER: Transition =
+    Transition::WorkerStart { generation: 1, pid: 11, index: 3, process_slot: 4, patience: 5 };
+
+/// A moment; each event has its own.
+fn now(n: u64) -> Now {
+    Now { wall: n as i64, monotonic: n, since_boot: n }
+}
+
+/// What a holder of the lock does: one transition, told at once.
+fn record(roster: Roster<'_>, transition: Transition) {
+    let n = roster.seq() + 1;
+    roster.record(transition, now(n), &mut |_| ()).expect("there is room");
+    roster.delivered(n, n);
+}
+
+/// Runs a reader beside a holder that records `during`, after `before`.
+fn while_recording(
+    before: &'static [Transition],
+    during: &'static [Transition],
+    read: impl Fn(Roster<'_>) + Send + Sync + Copy + 'static,
+) {
+    let mut model = loom::model::Builder::new();
+    // Orders with more changes between the two than that are left out: there are too many.
+    model.preemption_bound = Some(2);
+    model.max_branches = 10_000;
+    model.check(move || {
+        let memory = Arc::new(Memory {
+            head: Head::default(),
+            generations: Default::default(),
+            workers: Default::default(),
+            events: Default::default(),
+        });
+        memory.roster().create(0);
+        for transition in before {
+            record(memory.roster(), *transition);
+        }
+        let reader = {
+            let memory = memory.clone();
+            thread::spawn(move || read(memory.roster()))
+        };
+        for transition in during {
+            record(memory.roster(), *transition);
+        }
+        reader.join().expect("the reader is content");
+    });
+}
+
+/// Whether an event is one of those the holder records, in all its parts.
+fn is_whole(event: &Event) -> bool {
+    let about = match event.kind {
+        Kind::MasterStart => (10, None, 0),
+        Kind::WorkerStart | Kind::WorkerHung | Kind::WorkerExit => (11, Some(3), 1),
+        _ => return false,
+    };
+    (event.pid, event.worker, event.n_mine) == about
+        && event.time == event.seq as i64
+        && event.generation == 1
+}
+
+const HUNG: Transition = Transition::WorkerHung { slot: 0 };
+
+#[test]
+fn the_history_has_whole_events() {
+    // The third event takes the place of the first.
+    while_recording(&[START, WORKER], &[HUNG], |roster| {
+        for (event, took) in roster.history() {
+            assert!(is_whole(&event), "{event:?}");
+            assert!(took.is_none_or(|took| took == event.seq), "{event:?} took {took:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_pending_is_whole() {
+    while_recording(&[START, WORKER], &[HUNG], |roster| {
+        if let Some(pending) = roster.pending() {
+            assert!(is_whole(&pending.event), "{pending:?}");
+            assert_eq!(pending.begun, 0);
+        }
+    });
+}
+
+#[test]
+fn a_worker_is_seen_whole() {
+    while_recording(&[START], &[WORKER], |roster| {
+        for w in roster.workers() {
+            let seen = (w.generation, w.pid, w.index, w.process_slot, w.patience, w.hung);
+            assert_eq!(seen, (1, 11, 3, 4, 5, false));
+            assert_eq!((w.since_boot, w.beat, w.draining_since), (2, 2, 0));
+        }
+    });
+}
+
+#[test]
+fn a_generation_is_seen_whole() {
+    while_recording(&[], &[START, WORKER], |roster| {
+        let current = roster.current_generation();
+        for g in roster.generations() {
+            assert_eq!((g.number, g.retired, g.began, g.expected), (1, false, 1, 1));
+            assert!(g.running <= 1 && g.present <= 1);
+        }
+        assert!(current == 0 || roster.generation(1).is_some(), "committed, so it is there");
+    });
+}
+
+#[test]
+fn a_count_is_one_that_was() {
+    while_recording(&[START, WORKER], &[HUNG], |roster| {
+        let first = roster.running(0);
+        let second = roster.running(0);
+        assert!(first <= 1 && second <= first, "{first}, then {second}");
+    });
+}

@@ -35,6 +35,7 @@ pub(crate) struct WorkerChange {
     pub process_slot: u32,
     pub hung: bool,
     pub since_boot: u64,
+    /// 0 leaves it alone: the worker itself may be writing it, without the lock.
     pub beat: u64,
     pub patience: u32,
     pub next: u32,
@@ -226,7 +227,9 @@ impl Roster<'_> {
                 record.process_slot.store(w.process_slot, Release);
                 record.hung.store(w.hung.into(), Release);
                 record.since_boot.store(w.since_boot, Release);
-                record.beat.store(w.beat, Release);
+                if w.beat != 0 {
+                    record.beat.store(w.beat, Release);
+                }
                 record.patience.store(w.patience, Release);
                 record.next.store(w.next, Release);
                 record.draining_since.store(w.draining_since, Release);

@@ -245,7 +245,7 @@ impl Roster<'_> {
                     process_slot,
                     hung: false,
                     since_boot: now.since_boot,
-                    beat: now.monotonic,
+                    beat: now.monotonic.max(1),
                     patience,
                     next: NONE,
                     draining_since: 0,
@@ -267,7 +267,7 @@ impl Roster<'_> {
                 let g = GenerationChange { running: g.running.saturating_add(1), ..g.keep() };
                 let mut event = self.worker_event(Kind::WorkerRecovered, &w, None, now);
                 event.n_mine = g.running;
-                let w = WorkerChange { hung: false, beat: now.monotonic, ..w.keep() };
+                let w = WorkerChange { hung: false, beat: now.monotonic.max(1), ..w.keep() };
                 Ok(self.change(event, g, Some(w)))
             }
         }
@@ -438,7 +438,7 @@ impl WorkerView {
             process_slot: self.process_slot,
             hung: self.hung,
             since_boot: self.since_boot,
-            beat: self.beat,
+            beat: 0,
             patience: self.patience,
             next: self.next,
             draining_since: self.draining_since,

@@ -142,3 +142,13 @@ fn a_count_is_one_that_was() {
         assert!(first <= 1 && second <= first, "{first}, then {second}");
     });
 }
+
+#[test]
+fn a_heartbeat_is_not_undone() {
+    // The worker beats while another one thinks that it is hung.
+    while_recording(&[START, WORKER], &[HUNG], |roster| {
+        roster.beat(0, 1000);
+        let w = roster.worker(0).expect("it is there");
+        assert_eq!(w.beat, 1000, "{w:?}");
+    });
+}

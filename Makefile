@@ -27,7 +27,7 @@ endif
 
 # Every order in which a small node can act and be killed, with the laws checked in each state.
 model:
-	cargo test --locked -p roster --features kill-points --test model
+	cargo test --locked -p roster --features kill-points --test model -- --test-threads 1
 
 # What is read without the lock, in every order that the memory model allows. A build of its own, since
 # loom's atomics are not those of a zone.

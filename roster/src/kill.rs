@@ -88,8 +88,8 @@ impl Roster<'_> {
         }
     }
 
-    /// Empties what no transition reads any more: events that were told, a journal that was carried
-    /// out, free slots. Two tables that differ in nothing else are then equal.
+    /// Empties what no transition depends on any more: events that were told, a journal that was
+    /// carried out, free slots, and what is only counted. Two tables that differ in nothing else are then equal.
     pub fn forget_the_past(&self) {
         if self.journaled().is_none() {
             self.forget_journal();
@@ -107,7 +107,12 @@ impl Roster<'_> {
             self.head.delivery.store(0, Ordering::Relaxed);
             self.head.delivery_generation.store(0, Ordering::Relaxed);
         }
+        let head = self.head;
+        for count in head.kinds.iter().chain(head.losses.iter()).chain([&head.respawns]) {
+            count.store(0, Ordering::Relaxed);
+        }
         for record in self.workers {
+            record.index_respawns.store(0, Ordering::Relaxed);
             if record.generation.load(Ordering::Relaxed) == 0 {
                 record.pid.store(0, Ordering::Relaxed);
                 record.hung.store(0, Ordering::Relaxed);

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod delivery;
 mod event;
 mod journal;
 #[cfg(feature = "kill-points")]
@@ -22,6 +23,7 @@ mod table;
 mod template;
 mod transition;
 
+pub use delivery::Pending;
 pub use event::{Event, Kind, Reason};
 pub use layout::{
     CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
@@ -30,6 +32,6 @@ pub use layout::{
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;
-pub use table::{Counts, GenerationView, Pending, Roster, WorkerView};
+pub use table::{Counts, GenerationView, Roster, WorkerView};
 pub use template::{Field, Template, UnknownField};
 pub use transition::{Full, Now, Recorded, Step, Transition};

@@ -9,12 +9,13 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
+use crate::delivery::Pending;
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, GenerationChange, WorkerChange};
 use crate::layout::Reloads;
 use crate::stats::CallbackStats;
 use crate::sync::fence;
-use crate::table::{GenerationView, Pending, Roster, WorkerView};
+use crate::table::{GenerationView, Roster, WorkerView};
 
 /// The roster at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +176,8 @@ impl GenerationChange {
 }
 
 impl WorkerChange {
-    /// `before` is what the same slot held, whose connections are not part of a change.
+    /// `before` is what the same slot held, whose connections are not part of a change, and mostly not
+    /// its heartbeat.
     fn view(&self, before: Option<WorkerView>) -> Option<WorkerView> {
         let same = before.filter(|w| w.generation == self.generation && w.pid == self.pid as i32);
         (self.generation != 0).then_some(WorkerView {
@@ -186,7 +188,7 @@ impl WorkerChange {
             process_slot: self.process_slot,
             hung: self.hung,
             since_boot: self.since_boot,
-            beat: self.beat,
+            beat: if self.beat == 0 { same.map_or(0, |w| w.beat) } else { self.beat },
             patience: self.patience,
             draining_since: self.draining_since,
             stuck: self.stuck,

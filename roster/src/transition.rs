@@ -319,7 +319,8 @@ impl Roster<'_> {
             ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
-        change.respawn_count += u64::from(respawns.is_some());
+        let more = u64::from(respawns.is_some());
+        change.respawn_count = change.respawn_count.saturating_add(more);
         change.index_respawns = u64::from(w.respawns) | w.generation << 32;
         if w.slot < change.worker_limit {
             change.free_worker = record.next.load(Relaxed);

@@ -159,7 +159,7 @@ fn tell(roster: Roster<'_>) {
     panic!("there is no end of events to tell");
 }
 
-/// Everything that only reads. A later reader, such as one of a snapshot, belongs here.
+/// Everything that only reads.
 fn read(roster: Roster<'_>) {
     let _ = roster.is_ours();
     assert!(roster.generations().count() <= GEOMETRY.generations);
@@ -181,7 +181,15 @@ fn read(roster: Roster<'_>) {
     let _ = (roster.over(), roster.ready(), roster.pending(), roster.current_generation());
     let _ = (roster.reloads(), roster.reloads_succeeded(), roster.lost_master(), roster.holder());
     let _ = (roster.oom_kills(), roster.logged(), roster.log_is_torn(), roster.next_program());
+    let _ = (roster.oldest(), roster.epoch(), roster.last_delivered(), roster.loading_since());
+    let _ = (roster.started(), roster.callback_since(), roster.log_failures());
+    for seen in [0, 3, usize::MAX].map(|events| roster.snapshot(events)).iter().flatten() {
+        assert!(seen.generations.len() <= 1 + GEOMETRY.generations);
+        assert!(seen.workers.len() <= 1 + GEOMETRY.workers);
+        assert!(seen.events.len() <= 1 + GEOMETRY.events);
+    }
     for (event, _) in roster.history() {
+        let _ = (roster.callbacks(event.kind), roster.told(event.seq));
         let mut text = String::new();
         for field in Field::ALL {
             field.write(&event, &mut text).expect("a string takes all");
@@ -209,6 +217,11 @@ fn use_it(roster: Roster<'_>, random: &mut Random) {
         if random.below(8) == 0 {
             roster.retire_all();
         }
+    }
+    for kind in Kind::ALL {
+        roster.callback_begins(kind, random.next());
+        roster.callback_over(kind, random.next());
+        roster.callback_failed(kind);
     }
     roster.set_oom_kills(random.next());
     roster.log_failed(random.next(), random.below(2) == 0);

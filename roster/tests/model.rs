@@ -38,6 +38,7 @@ impl Model for Node {
             Property::always("the table is what was told", |_, s| holds(s, Law::Table)),
             Property::always("ready once, and when it is", |_, s| holds(s, Law::Ready)),
             Property::always("callbacks run once at most", |_, s| holds(s, Law::Callbacks)),
+            Property::always("a snapshot is of one moment", |_, s| holds(s, Law::Snapshot)),
             Property::always("events are told in order", |_, s| holds(s, Law::Order)),
             Property::always("in the end each start has its end", |_, s: &State| {
                 !s.is_over_in_order() || s.all_is_told()
@@ -74,27 +75,32 @@ fn check(node: Node) {
 const NODE: Node = Node {
     generations: 2,
     workers: 2,
-    deaths: 2,
-    hangs: 0,
+    deaths: 1,
+    hangs: 1,
     dying: Dying::AtStores,
     relinks: false,
+    reads: false,
     mistake: None,
 };
 
 #[test]
-fn two_processes_are_killed_before_any_store() {
+fn a_worker_hangs_and_a_process_is_killed_before_any_store() {
     check(NODE);
 }
 
 #[test]
-fn a_worker_hangs_and_a_process_is_killed_before_any_store() {
-    check(Node { deaths: 1, hangs: 1, ..NODE });
+fn two_processes_of_two_generations_of_one_are_killed_before_any_store() {
+    check(Node { workers: 1, deaths: 2, reads: true, ..NODE });
 }
 
 #[test]
-fn one_of_three_workers_or_their_master_is_killed() {
-    let node = Node { workers: 3, deaths: 1, dying: Dying::AtSteps, relinks: true, ..NODE };
-    check(node);
+fn two_processes_are_killed_at_any_step() {
+    check(Node { deaths: 2, hangs: 0, dying: Dying::AtSteps, ..NODE });
+}
+
+#[test]
+fn one_of_three_workers_or_their_master_is_killed_at_any_step() {
+    check(Node { workers: 3, hangs: 0, dying: Dying::AtSteps, relinks: true, ..NODE });
 }
 
 /// What breaks first in a node that makes a mistake.

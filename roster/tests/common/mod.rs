@@ -84,6 +84,8 @@ pub enum Law {
     Ready,
     /// A callback runs at most once, and all of an event's run if nobody dies.
     Callbacks,
+    /// Who reads without the lock sees what is before or after a change, and nothing between.
+    Snapshot,
     /// Nothing is told before what happened before it, and no two callbacks overlap.
     Order,
 }
@@ -229,6 +231,22 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Holds what a reader sees of a table that a dead holder left to what it is once it is mended.
+pub fn check_snapshot(memory: &Memory) -> Result<(), Broken> {
+    let look = || {
+        let seen = memory.roster().snapshot(2).expect("nothing moves");
+        let workers = seen.workers.iter().map(|w| (w.slot, w.generation, w.pid, w.hung, w.beat));
+        let workers: Vec<_> = workers.collect();
+        (seen.seq, seen.generation, seen.generations, workers, seen.events, seen.kinds)
+    };
+    let torn = memory.save();
+    let seen = look();
+    memory.roster().recover();
+    let mended = look();
+    memory.restore(&torn);
+    law(seen == mended, Law::Snapshot, || format!("{seen:?}, mended {mended:?}"))
 }
 
 /// Whether a law holds.

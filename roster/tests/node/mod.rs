@@ -30,6 +30,8 @@ pub struct Node {
     /// Whether free slots are put in order after each hold of the lock, as a recovery does. Without,
     /// all orders in which they can have been given back are told apart.
     pub relinks: bool,
+    /// Whether somebody reads each table that a dead holder leaves, without the lock.
+    pub reads: bool,
     pub mistake: Option<Mistake>,
 }
 

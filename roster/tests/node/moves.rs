@@ -6,7 +6,7 @@ use super::{
     Action, Did, Hold, In, Life, Lock, Master, Mistake, Node, Purpose, State, Who, CALLBACKS,
     MASTER_PID, MEMORY,
 };
-use crate::common::{law, Broken, Law, NOW};
+use crate::common::{check_snapshot, law, Broken, Law, NOW};
 
 impl Node {
     /// The state after an action.
@@ -23,6 +23,11 @@ impl Node {
             }
             if self.relinks && state.lock == Lock::Free {
                 roster.recover();
+            }
+            if matches!(state.lock, Lock::Dirty(_)) && self.reads {
+                if let Err(broken) = check_snapshot(memory) {
+                    state.broken.get_or_insert(broken);
+                }
             }
             roster.forget_the_past();
             state.forget_the_past(roster);

@@ -327,11 +327,11 @@ sub laws_hold {
         or diag join "\n", @broken, @ours, map { join ' ', @$_{@FIELDS} } $self->events;
 }
 
-# A request, over and over until it is answered or time is up.
+# The answer to a request, '' if there is none; of another port than the suite's own if one is given.
 sub get {
-    my ($self, $path) = @_;
+    my ($self, $path, $port) = @_;
     my $socket = IO::Socket::INET->new(
-        PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 5) or return '';
+        PeerAddr => '127.0.0.1', PeerPort => $port // $self->{port}, Timeout => 5) or return '';
     print $socket "GET $path HTTP/1.0\r\nHost: localhost\r\n\r\n";
     local $/;
     return scalar(<$socket>) // '';

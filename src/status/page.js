@@ -143,7 +143,7 @@ function show(worker, { tr, cells, word, since }, now) {
     dress(cells[2], LEVEL[worker.state] ?? "none");
     set(word, worker.state);
     set(since, draining);
-    const texts = [worker.worker, worker.pid, , span(worker.age), active, idle, span(worker.heartbeat_age), worker.respawns];
+    const texts = [worker.worker, worker.pid, , span(worker.age), active, idle, span(Math.round(worker.heartbeat_age * 10) / 10), worker.respawns];
     texts.forEach((text, index) => set(cells[index], String(text)));
 }
 // Puts `node` after `before` in `parent`, or first, unless it is there.
@@ -289,7 +289,17 @@ function note(what, here, reason) {
     draw();
 }
 
-// The snapshot; one request at a time, and one more if something happened meanwhile.
+async function snapshot() {
+    const options = { headers: { Accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) };
+    const answer = await fetch(base || "/", options).catch(({ name }) => {
+        throw new Error(name === "TimeoutError" ? `no answer in ${span(PATIENCE / 1000)}` : "the server can't be reached");
+    });
+    if (!answer.ok) throw new Error(`the server answers ${answer.status} ${answer.statusText}`);
+    return answer.json().catch(() => {
+        throw new Error("the server answers with something else than its status");
+    });
+}
+// One request at a time, and one more if something happened meanwhile.
 async function ask() {
     if (asking) {
         again = true;
@@ -298,15 +308,10 @@ async function ask() {
     asking = true;
     const known = seq;
     try {
-        const answer = await fetch(base || "/", {
-            headers: { Accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE),
-        });
-        if (!answer.ok) throw new Error(`the server answers ${answer.status} ${answer.statusText}`);
-        take(await answer.json(), known);
+        take(await snapshot(), known);
         note("server", true);
     } catch (error) {
-        const kinds = { TimeoutError: `no answer in ${span(PATIENCE / 1000)}`, TypeError: "the server can't be reached" };
-        note("server", false, kinds[error.name] ?? error.message);
+        note("server", false, error.message);
     }
     asking = false;
     if (again) {
@@ -333,7 +338,7 @@ function take(status, known) {
     roster(status, node.time);
     rest(status);
     set($("seen"), `As of ${clock(node.time)}, event ${node.seq}`);
-    if (!source || another) {
+    if (!document.hidden && (!source || another)) {
         seq = seq || node.seq;
         listen();
     }
@@ -376,6 +381,7 @@ document.addEventListener("visibilitychange", () => {
         clearTimeout(retry);
         source?.close();
         source = null;
+        link.stream = false;
     } else {
         ask();
     }

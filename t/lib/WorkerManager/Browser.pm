@@ -20,6 +20,11 @@ our $DEADLINE = 20;
 my $count = 0;
 my @browsers;
 
+# Whether there is one to start.
+sub is_there {
+    return scalar grep { -x "$_/chromedriver" } split /:/, $ENV{PATH};
+}
+
 sub new {
     my ($class) = @_;
     my $root = ($ENV{TEST_NGINX_SERVROOT} || '/tmp/worker-manager') . "-browser-$$-" . $count++;

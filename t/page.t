@@ -101,7 +101,12 @@ subtest 'a reload with an old worker that drains' => sub {
     # The stream was one of an old worker's.
     $browser->wait_text('#link', qr/^Live, back since/);
     timeline_is_complete('nothing is lost over the reload');
-    $browser->screenshot($ENV{WORKER_MANAGER_SCREENSHOT}) if $ENV{WORKER_MANAGER_SCREENSHOT};
+    if (my $path = $ENV{WORKER_MANAGER_SCREENSHOT}) {
+        $browser->size(1280, 700);
+        $browser->screenshot($path);
+        $browser->size(1280, 900);
+        cmp_ok(-s $path, '<', 150_000, 'the screenshot is small');
+    }
     close $held;
     $node->signal('TERM', $old);
     $browser->wait_text('#headline', qr/^All well$/);

@@ -53,7 +53,7 @@ sub new {
     # with chromedriver.
     my @arguments = qw(--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
         --disable-background-networking --disable-component-update --disable-extensions --disable-sync
-        --remote-debugging-pipe --hide-scrollbars --lang=en --force-device-scale-factor=1);
+        --remote-debugging-pipe --hide-scrollbars --disable-lcd-text --lang=en --force-device-scale-factor=1);
     my $session = $self->command(POST => '/session', { capabilities => { alwaysMatch => {
         browserName => 'chrome',
         'goog:chromeOptions' => { args => [ @arguments, "--user-data-dir=$root/profile" ] },

@@ -102,7 +102,8 @@ subtest 'a reload with an old worker that drains' => sub {
     $browser->wait_text('#link', qr/^Live, back since/);
     timeline_is_complete('nothing is lost over the reload');
     if (my $path = $ENV{WORKER_MANAGER_SCREENSHOT}) {
-        $browser->size(1280, 700);
+        $browser->size(1280, 620);
+        $browser->wait_for('what is new to fade', 'return !document.getAnimations().length');
         $browser->screenshot($path);
         $browser->size(1280, 900);
         cmp_ok(-s $path, '<', 150_000, 'the screenshot is small');

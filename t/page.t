@@ -52,6 +52,17 @@ sub timeline_is_complete {
     is_deeply([ timeline() ], [ reverse 1 .. $newest ], $name);
 }
 
+# The workers that have a connection to the browser.
+sub holders {
+    my $hex = sprintf '%04X', $port;
+    open my $file, '<', '/proc/net/tcp' or die $!;
+    my $ESTABLISHED = '01';
+    my %sockets = map { ((split)[9] => 1) } grep { / \w+:$hex \w+:\w+ $ESTABLISHED / } <$file>;
+    return grep {
+        grep { (readlink($_) // q()) =~ /^socket:\[(\d+)\]/ && $sockets{$1} } glob "/proc/$_/fd/*"
+    } $node->on_duty;
+}
+
 # Whether the browser has found nothing to complain of but what is given.
 sub no_complaints {
     my ($but) = @_;
@@ -283,6 +294,32 @@ subtest 'a page that nobody looks at' => sub {
     timeline_is_complete('and learns what happened meanwhile');
     $browser->wait_text('#link', qr/^Live$/);
     no_complaints();
+};
+
+subtest 'the worker that the page hangs on is stopped' => sub {
+    $browser->open("$at/workers");
+    $browser->wait_text('#link', qr/^Live$/);
+    my %holds = map { $_ => 1 } holders();
+    my ($victim) = grep { !$holds{$_} } $node->on_duty;
+    my @others = grep { $_ != $victim } $node->on_duty;
+    my $before = () = $node->kinds('worker_start');
+    $node->signal('STOP', $victim, @others);
+    $node->signal('KILL', $victim);
+    # Its successor is the only one that answers.
+    $node->wait_events('worker_start', $before + 1);
+    timeline_is_complete('the page finds it');
+    # Its stream is still open and silent, until the page notices what it was not told.
+    $browser->wait_for('another stream', 'return behind === 0 && source.readyState === EventSource.OPEN');
+    $browser->wait_text('#link', qr/^Live, back since/);
+    $browser->run('window.ask = () => {}');
+    $victim = shift @others;
+    $node->signal('KILL', $victim);
+    $node->wait_events('worker_start', $before + 2);
+    timeline_is_complete('the stream tells again');
+    $node->signal('CONT', @others);
+    $browser->open("$at/workers");
+    $browser->wait_text('#running', qr/^4 of 4$/);
+    no_complaints('net::ERR_');
 };
 
 subtest 'nothing that is told becomes markup' => sub {

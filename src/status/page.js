@@ -251,7 +251,7 @@ function rest({ callbacks, zone, event_log }) {
 
 // How far what is shown can be trusted: whether the server answers, and whether the stream is there.
 const link = { server: null, stream: false, lostAt: 0, reason: "", back: "" };
-let latest = null, said = "", seq = 0, source = null, asking = false, again = false, soon = 0, retry = 0;
+let latest = null, behind = 0, said = "", seq = 0, source = null, asking = false, again = false, soon = 0, retry = 0;
 
 function draw() {
     const lost = link.server === false, stale = latest && (Date.now() - latest.at) / 1000;
@@ -338,7 +338,12 @@ function take(status, known) {
     roster(status, node.time);
     rest(status);
     set($("seen"), `As of ${clock(node.time)}, event ${node.seq}`);
-    if (!document.hidden && (!source || another)) {
+    // The stream of a worker that hangs does not end, it only tells nothing any more.
+    behind = node.seq > seq && source ? behind || Date.now() : 0;
+    const stuck = behind && Date.now() - behind > 2 * POLL;
+    if (stuck) note("stream", false);
+    if (!document.hidden && (!source || another || stuck)) {
+        behind = 0;
         seq = seq || node.seq;
         listen();
     }

@@ -17,6 +17,9 @@ use Time::HiRes qw(time);
 
 our $DEADLINE = 20;
 
+# A page has more than ASCII to show.
+binmode $_, ':encoding(UTF-8)' for Test::More->builder->output, Test::More->builder->failure_output;
+
 my $count = 0;
 my @browsers;
 

@@ -11,7 +11,11 @@ plan skip_all => 'no chromedriver, see auto/setup' unless WorkerManager::Browser
 my $port = WorkerManager::free_port();
 # /mock is the real page with a snapshot and a stream from files, for states and texts that a node
 # does not come into so soon.
-my $node = WorkerManager->new(workers => 4, manager => 'interval 300ms; failed 30s;');
+my $node = WorkerManager->new(workers => 4);
+# A callback that takes as long as a file is there.
+my $slow = $node->path('out/slow');
+$node->configure(manager => qq{interval 300ms; failed 30s; exec_timeout 60s;
+    on worker_start exec /bin/sh -c "while test -e $slow; do sleep 0.05; done";});
 my $HTTP = <<"END_HTTP";
     map \$http_accept \$mock { ~text/html page; default snapshot; }
     server {
@@ -52,14 +56,14 @@ sub timeline_is_complete {
     is_deeply([ timeline() ], [ reverse 1 .. $newest ], $name);
 }
 
-# The workers that have a connection to the browser.
-sub holders {
+# The workers that have no connection to the browser.
+sub without_connection {
     my $hex = sprintf '%04X', $port;
     open my $file, '<', '/proc/net/tcp' or die $!;
     my $ESTABLISHED = '01';
     my %sockets = map { ((split)[9] => 1) } grep { / \w+:$hex \w+:\w+ $ESTABLISHED / } <$file>;
     return grep {
-        grep { (readlink($_) // q()) =~ /^socket:\[(\d+)\]/ && $sockets{$1} } glob "/proc/$_/fd/*"
+        !grep { (readlink($_) // q()) =~ /^socket:\[(\d+)\]/ && $sockets{$1} } glob "/proc/$_/fd/*"
     } $node->on_duty;
 }
 
@@ -186,11 +190,14 @@ subtest 'other answers' => sub {
     $browser->open("$at/mock");
     $browser->wait_text('#headline', qr/^All well$/);
     unlink $node->path('out/snapshot');
+    $browser->run('ask()');
     $browser->wait_text('#more', qr/^the server answers 404/);
     is($browser->text('#headline'), 'No contact', 'nothing is said to be well');
     $node->write('out/snapshot', 'else');
+    $browser->run('ask()');
     $browser->wait_text('#more', qr/^the server answers with something else/);
     mock($snapshot);
+    $browser->run('ask()');
     $browser->wait_text('#headline', qr/^All well$/);
     no_complaints('404');
 };
@@ -296,11 +303,31 @@ subtest 'a page that nobody looks at' => sub {
     no_complaints();
 };
 
+subtest 'a callback that takes long' => sub {
+    $browser->open("$at/workers");
+    $browser->wait_text('#link', qr/^Live$/);
+    $browser->run(<<'END_JS');
+        window.links = [];
+        new MutationObserver(() => window.links.push(document.querySelector("#link").innerText))
+            .observe(document.querySelector("#link"), { subtree: true, childList: true, characterData: true });
+END_JS
+    $node->write('out/slow', '');
+    my ($free) = without_connection();
+    my $before = () = $node->kinds('worker_start');
+    $node->signal('KILL', $free);
+    $browser->wait_text('#verdict', qr/A callback runs for 7\.\d\s+s.*number 1 of worker_start for 1-\d+, in process/s);
+    unlink $slow or die $!;
+    $node->wait_events('worker_start', $before + 1);
+    timeline_is_complete('then all is told');
+    $browser->wait_for('it to be over', 'return !document.querySelector("#verdict").innerText.includes("callback")');
+    is_deeply($browser->run('return window.links'), [], 'and meanwhile the stream was not given up');
+    no_complaints();
+};
+
 subtest 'the worker that the page hangs on is stopped' => sub {
     $browser->open("$at/workers");
     $browser->wait_text('#link', qr/^Live$/);
-    my %holds = map { $_ => 1 } holders();
-    my ($victim) = grep { !$holds{$_} } $node->on_duty;
+    my ($victim) = without_connection();
     my @others = grep { $_ != $victim } $node->on_duty;
     my $before = () = $node->kinds('worker_start');
     $node->signal('STOP', $victim, @others);
@@ -370,6 +397,7 @@ END_JS
     $snapshot->{node}{time} += 5;
     $_->{heartbeat_age} += 5 for @{ $snapshot->{workers} };
     mock($snapshot);
+    $browser->run('ask()');
     $browser->wait_for('the next snapshot', 'return document.querySelector("#seen").innerText !== arguments[0]', $seen);
     is($browser->run('return window.built'), 0, 'updated in place');
     $browser->run('document.querySelector("#hide-running").click()');

@@ -319,9 +319,12 @@ async function ask() {
         hurry();
     }
 }
+// Soon, and however many events come, a few times a second.
 function hurry() {
-    clearTimeout(soon);
-    soon = setTimeout(ask, 100);
+    soon ||= setTimeout(() => {
+        soon = 0;
+        ask();
+    }, 200);
 }
 function take(status, known) {
     const { node } = status, another = latest && (latest.status.node.started !== node.started || node.seq < known);
@@ -338,8 +341,10 @@ function take(status, known) {
     roster(status, node.time);
     rest(status);
     set($("seen"), `As of ${clock(node.time)}, event ${node.seq}`);
-    // The stream of a worker that hangs does not end, it only tells nothing any more.
-    behind = node.seq > seq && source ? behind || Date.now() : 0;
+    // The stream of a worker that hangs does not end, it only tells nothing any more. What callbacks
+    // still run for is not told yet.
+    const due = status.events.some((event) => event.took !== null && event.seq > seq);
+    behind = due && source ? behind || Date.now() : 0;
     const stuck = behind && Date.now() - behind > 2 * POLL;
     if (stuck) note("stream", false);
     if (!document.hidden && (!source || another || stuck)) {

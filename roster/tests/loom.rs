@@ -54,7 +54,7 @@ fn while_recording(
     // Orders with more changes between the two than that are left out: there are too many.
     model.preemption_bound = Some(2);
     model.max_branches = 10_000;
-    model.max_duration = Some(std::time::Duration::from_secs(8));
+    model.max_duration = Some(std::time::Duration::from_secs(4));
     model.check(move || {
         let memory = Arc::new(Memory {
             head: Head::default(),

@@ -35,10 +35,12 @@ loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
 		cargo test --locked -p roster --test loom
 
-# Random tables and texts for the roster, for SECONDS each. A failure says with which SEED it comes again.
-fuzz:
+# Random tables and texts for the roster, and random configurations, for SECONDS each. A failure says
+# with which SEED it comes again.
+fuzz: setup-test build test-module hooks
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
 
 # The module with kill points in it, for the tests.
 test-module: setup-build

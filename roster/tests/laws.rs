@@ -7,7 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use common::{Ledger, Memory, NOW};
 use proptest::prelude::*;
-use roster::{Geometry, Reason, Roster, Transition};
+use roster::{Full, Geometry, Reason, Roster, Transition};
 
 /// What a test does next; numbers choose among what is there.
 #[derive(Clone, Debug)]
@@ -116,62 +116,92 @@ fn finish_generations(roster: Roster<'_>, ledger: &mut Ledger) {
     }
 }
 
+/// An action, and at which step of it the process dies, if it does.
+type Happening = (Action, Option<usize>);
+
+fn happenings(n: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Happening>> {
+    prop::collection::vec((action(), prop::option::weighted(0.3, 0..8usize)), n)
+}
+
+/// Lets it all happen and holds the roster to the laws. Returns what was refused for want of room.
+fn live(geometry: Geometry, happenings: &[Happening]) -> Vec<Full> {
+    let memory = Memory::new(geometry);
+    let roster = memory.roster();
+    let mut ledger = Ledger::new(2);
+    let mut refused = Vec::new();
+    for (i, (action, death)) in happenings.iter().enumerate() {
+        if let Action::Stop = action {
+            roster.retire_all();
+        } else if let Some(transition) = transition(roster, action, 100 + i as i32) {
+            let seq = roster.seq();
+            let reloads = roster.reloads();
+            match death {
+                Some(at) => {
+                    record_and_die(roster, transition, *at);
+                    // The next to take the lock mends; it may die at that too, and another
+                    // mends again.
+                    let recovery = roster.recover();
+                    assert_eq!(recovery.corrected, 0);
+                    assert_eq!(roster.recover().finished, None);
+                }
+                None => {
+                    if let Err(full) = roster.record(transition, NOW, &mut |_| ()) {
+                        assert_eq!(roster.seq(), seq, "{full} changes nothing");
+                        refused.push(full);
+                    }
+                }
+            }
+            assert!(roster.seq() <= seq + 1, "one event at most");
+            let counted = matches!(
+                transition,
+                Transition::ReloadFailed { .. } | Transition::MasterStart { reload: true, .. }
+            );
+            let attempts = |r: roster::Reloads| r.succeeded + r.failed;
+            let expected = if counted { roster.seq() - seq } else { 0 };
+            assert_eq!(attempts(roster.reloads()), attempts(reloads) + expected);
+        }
+        tell(roster, &mut ledger);
+        finish_generations(roster, &mut ledger);
+        ledger.check_table(roster).expect("the laws hold");
+    }
+    // The node stops: whoever is left is lost, and every generation ends.
+    roster.retire_all();
+    let left: Vec<u32> = roster.workers().map(|w| w.slot).collect();
+    for slot in left {
+        let lost = Transition::WorkerLost { slot, reason: Reason::Unknown };
+        roster.record(lost, NOW, &mut |_| ()).expect("it is there");
+        tell(roster, &mut ledger);
+    }
+    finish_generations(roster, &mut ledger);
+    assert!(ledger.generations.is_empty());
+    let reloads = roster.reloads();
+    assert!(reloads.succeeded <= ledger.newest);
+    assert_eq!(roster.workers().count(), 0);
+    refused
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn laws_hold_while_processes_die_anywhere(
-        actions in prop::collection::vec((action(), prop::option::weighted(0.3, 0..8usize)), 1..120),
-    ) {
-        let memory = Memory::new(Geometry { generations: 6, workers: 12, events: 8 });
-        let roster = memory.roster();
-        let mut ledger = Ledger::new(2);
-        for (i, (action, death)) in actions.iter().enumerate() {
-            if let Action::Stop = action {
-                roster.retire_all();
-            } else if let Some(transition) = transition(roster, action, 100 + i as i32) {
-                let seq = roster.seq();
-                let reloads = roster.reloads();
-                match death {
-                    Some(at) => {
-                        record_and_die(roster, transition, *at);
-                        // The next to take the lock mends; it may die at that too, and another
-                        // mends again.
-                        let recovery = roster.recover();
-                        prop_assert_eq!(recovery.corrected, 0);
-                        prop_assert_eq!(roster.recover().finished, None);
-                    }
-                    None => {
-                        if let Err(full) = roster.record(transition, NOW, &mut |_| ()) {
-                            prop_assert_eq!(roster.seq(), seq, "{} changes nothing", full);
-                        }
-                    }
-                }
-                prop_assert!(roster.seq() <= seq + 1, "one event at most");
-                let counted = matches!(
-                    transition,
-                    Transition::ReloadFailed { .. } | Transition::MasterStart { reload: true, .. }
-                );
-                let attempts = |r: roster::Reloads| r.succeeded + r.failed;
-                let expected = if counted { roster.seq() - seq } else { 0 };
-                prop_assert_eq!(attempts(roster.reloads()), attempts(reloads) + expected);
-            }
-            tell(roster, &mut ledger);
-            finish_generations(roster, &mut ledger);
-            ledger.check_table(roster).expect("the laws hold");
-        }
-        // The node stops: whoever is left is lost, and every generation ends.
-        roster.retire_all();
-        let left: Vec<u32> = roster.workers().map(|w| w.slot).collect();
-        for slot in left {
-            let lost = Transition::WorkerLost { slot, reason: Reason::Unknown };
-            roster.record(lost, NOW, &mut |_| ()).expect("it is there");
-            tell(roster, &mut ledger);
-        }
-        finish_generations(roster, &mut ledger);
-        prop_assert!(ledger.generations.is_empty());
-        let reloads = roster.reloads();
-        prop_assert!(reloads.succeeded <= ledger.newest);
-        prop_assert_eq!(roster.workers().count(), 0);
+    fn laws_hold_while_processes_die_anywhere(happenings in happenings(1..120)) {
+        live(Geometry { generations: 6, workers: 12, events: 8 }, &happenings);
+    }
+}
+
+proptest! {
+    // Not made smaller: that would take very long.
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn laws_hold_for_long_with_little_room(happenings in happenings(4000..6000)) {
+        let refused = live(Geometry { generations: 3, workers: 5, events: 4 }, &happenings);
+        prop_assert!(refused.contains(&Full::Generations), "reloads while old ones live");
+        prop_assert!(refused.contains(&Full::Workers), "all slots are taken at times");
+    }
+
+    #[test]
+    fn laws_hold_for_long_with_much_room(happenings in happenings(2000..3000)) {
+        live(Geometry { generations: 40, workers: 300, events: 64 }, &happenings);
     }
 }

@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
-	hooks dynamic static other debian test-versions model fuzz loom clean
+	hooks chaos chaos-hooks dynamic static other debian test-versions model fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -15,7 +15,7 @@ build: setup-build
 	auto/build objs
 
 # Everything. T=t/reload.t runs only that.
-test: setup-test build test-module hooks
+test: setup-test build test-module hooks chaos-hooks
 ifdef T
 	auto/prove $(T)
 else
@@ -51,6 +51,19 @@ hooks: objs/hooks.so
 objs/hooks.so: nginx/hooks.c nginx/ngx_worker_manager.h
 	mkdir -p objs
 	cc -shared -fPIC -Wall -Wextra -Werror -o $@ nginx/hooks.c
+
+# A real nginx under chaos for SECONDS, checked from outside; the same SEED does the same again.
+chaos: setup-test build test-module chaos-hooks
+	exec chaos/run $(or $(SECONDS),60) $(SEED)
+
+# What chaos/ loads into nginx and has it run.
+chaos-hooks: objs/chaos/hook.so objs/chaos/hook objs/chaos/clock.so
+objs/chaos/%.so: chaos/%.c nginx/ngx_worker_manager.h
+	mkdir -p objs/chaos
+	cc -O2 -shared -fPIC -Wall -Wextra -Werror -o $@ $<
+objs/chaos/hook: chaos/hook.c
+	mkdir -p objs/chaos
+	cc -O2 -Wall -Wextra -Werror -DPROGRAM -o $@ $<
 
 # Through nginx's ./configure --add-dynamic-module and --add-module; `other` is an nginx that the
 # module was not built for.

@@ -7,11 +7,13 @@ use strict;
 use warnings;
 
 # broken(\@events, final => 0|1, gaps => 0|1): what is broken, as text. `final` says that the node
-# is over; `gaps` that some events could not be told since whoever was to tell them was killed.
+# is over; `gaps` that some events could not be told since whoever was to tell them was killed. What is
+# `?` in an event is unknown.
 sub broken {
     my ($events, %options) = @_;
     my @broken;
-    my %generations;    # number => { running => {pid}, hung => {pid}, over => bool }
+    my %generations;    # number => { running => {pid}, hung => {pid}, index => {pid => index},
+                        #             over => bool }
     my (%started, %ended, %once);
     my $seq = 0;
     my $last_generation;
@@ -40,11 +42,18 @@ sub broken {
 
         if ($kind eq 'worker_start') {
             $bad->('started before') if $started{ $event->{id} }++;
+            my @same = grep { $g->{index}{$_} eq $event->{worker} } keys %{ $g->{index} };
+            $bad->("its index $event->{worker} is that of worker @same") if @same && !$options{gaps};
             $g->{running}{$pid} = 1;
+            $g->{index}{$pid} = $event->{worker};
         }
         if ($kind =~ /^(?:master_ready|master_lost|worker_draining|worker_stuck)$/) {
             $bad->('told before') if $once{$kind}{ $event->{id} }++;
         }
+        my $reason = $kind eq 'worker_lost' ? qr/^(?:signal \d+|exit \d+|oom|unknown)$/ : qr/^-$/;
+        $bad->("reason $event->{reason}") if $event->{reason} !~ $reason && $event->{reason} ne '?';
+        my $index = $kind =~ /^worker_/ ? qr/^\d+$/ : qr/^-$/;
+        $bad->("index $event->{worker}") if $event->{worker} !~ $index && $event->{worker} ne '?';
         if ($kind =~ /^worker_(?:draining|stuck)$/) {
             $bad->('not on duty') unless $g->{running}{$pid} || $g->{hung}{$pid} || $options{gaps};
             $bad->('does not drain') if $kind eq 'worker_stuck' && !$once{worker_draining}{ $event->{id} };
@@ -58,7 +67,7 @@ sub broken {
         for my $name (qw(prev mine next older)) {
             next if $options{gaps};
             $bad->("n_$name is $event->{$name}, not $expected{$name}")
-                if $event->{$name} ne $expected{$name};
+                if $event->{$name} ne $expected{$name} && $event->{$name} ne '?';
         }
         if ($kind eq 'worker_hung') {
             $bad->('was not running') unless delete $g->{running}{$pid};
@@ -66,6 +75,7 @@ sub broken {
         }
         if ($kind eq 'worker_exit' || $kind eq 'worker_lost') {
             $bad->('ended before') if $ended{ $event->{id} }++;
+            delete $g->{index}{$pid};
             $bad->('never started') unless $started{ $event->{id} } || $options{gaps};
             my $was_hung = delete $g->{hung}{$pid};
             $bad->('exit of a hung worker') if $was_hung && $kind eq 'worker_exit';

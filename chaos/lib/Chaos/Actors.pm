@@ -1,0 +1,268 @@
+package Chaos::Actors;
+
+# Those who do what the script says. Each takes the node and an action; what there is nobody to do to
+# is not done.
+
+use strict;
+use warnings;
+use Time::HiRes qw(sleep);
+
+use Chaos::Node;
+use Chaos::Script;
+
+# Does one action, and what earlier ones have left to do by now.
+sub act {
+    my ($node, $action) = @_;
+    $node->did('action', Chaos::Script::text($action));
+    wake($node);
+    my $do = __PACKAGE__->can("do_$action->{name}") or die "no action $action->{name}";
+    $do->($node, $action);
+    my $until = Chaos::Node::now() + $action->{pause};
+    while (Chaos::Node::now() < $until) {
+        sleep 0.01;
+        wake($node);
+    }
+}
+
+# Lets those go on that have been stopped for long enough.
+sub wake {
+    my ($node) = @_;
+    my ($stopped, $now) = ($node->{stopped}, Chaos::Node::now());
+    for my $pid (grep { $stopped->{$_} <= $now } keys %$stopped) {
+        $node->signal('CONT', $pid) if Chaos::Node::is_alive($pid);
+        delete $stopped->{$pid};
+    }
+}
+
+# Some of the live workers, without those that are stopped.
+sub victims {
+    my ($node, $action, $n) = @_;
+    my @workers = grep { !exists $node->{stopped}{$_} } $node->workers;
+    my @victims;
+    for my $number (@{ $action->{victims} }[ 0 .. $n - 1 ]) {
+        push @victims, splice @workers, $number % @workers, 1 if @workers;
+    }
+    return @victims;
+}
+
+sub hup {
+    my ($node) = @_;
+    $node->signal('HUP', $node->{master}) if $node->master_lives;
+}
+
+sub do_reload {
+    my ($node, $action) = @_;
+    $node->configure($action->{load});
+    hup($node);
+}
+
+# Reloads that nginx may take for one.
+sub do_reload_twice {
+    my ($node, $action) = @_;
+    $node->configure($action->{load});
+    hup($node) for 1 .. 1 + $action->{ms} % 3;
+    sleep 0.03;
+    hup($node);
+}
+
+sub do_reload_syntax {
+    my ($node, $action) = @_;
+    $node->configure($action->{load}, directive => 'no_such_directive on;');
+    hup($node);
+}
+
+sub do_reload_bind {
+    my ($node, $action) = @_;
+    $node->configure($action->{load}, port => $node->{busy}->sockport);
+    hup($node);
+}
+
+sub do_reload_module {
+    my ($node, $action) = @_;
+    $node->replace_module;
+    do_reload($node, $action);
+}
+
+# Moves the event log away, as logrotate does.
+sub do_reopen {
+    my ($node) = @_;
+    return unless $node->master_lives;
+    my $name = sprintf 'small/events.%03d.log', ++$node->{rotated};
+    rename $node->path('small/events.log'), $node->path($name);
+    $node->signal('USR1', $node->{master});
+    # A full disk has room for an empty file.
+    $node->wait_for('the new event log',
+        sub { -e $node->path('small/events.log') || !$node->master_lives });
+}
+
+sub do_winch {
+    my ($node, $action) = @_;
+    return unless $node->master_lives;
+    $node->signal('WINCH', $node->{master});
+    sleep 0.2;
+    do_reload($node, $action);
+}
+
+# Looks at a configuration, which is no event.
+sub do_test { $_[0]->nginx('-t') }
+
+sub do_kill { $_[0]->signal('KILL', victims(@_, 1)) }
+sub do_segv { $_[0]->signal('SEGV', victims(@_, 1)) }
+sub do_kill_several { $_[0]->signal('KILL', victims(@_, 1 + $_[1]{ms} % 8)) }
+sub do_quit_worker { $_[0]->signal('QUIT', victims(@_, 1)) }
+sub do_term_worker { $_[0]->signal('TERM', victims(@_, 1)) }
+
+sub do_stop {
+    my ($node, $action) = @_;
+    for my $pid (victims($node, $action, 1)) {
+        $node->{stopped}{$pid} = Chaos::Node::now() + $action->{ms} / 1000;
+        $node->signal('STOP', $pid);
+    }
+}
+
+sub do_stop_kill {
+    my ($node, $action) = @_;
+    my ($pid) = victims($node, $action, 1) or return;
+    $node->signal('STOP', $pid);
+    sleep $action->{ms} / 1000;
+    $node->signal('KILL', $pid);
+}
+
+# The first process to get there dies.
+sub do_kill_point {
+    my ($node, $action) = @_;
+    $node->did('arm', $action->{point});
+    $node->write("kill/$action->{point}", '', 0666);
+}
+
+# Kills who is in the middle of a callback.
+sub do_kill_in_call {
+    my ($node, $action) = @_;
+    return unless order($node, 'call', "sleep 2500 $node->{master}");
+    do_kill($node, $action);
+    my $who;
+    # If nothing happens before long, the order stays for who comes later.
+    for (1 .. 50) {
+        ($who) = map { /call\.(\d+)$/ } glob $node->path('trick/call.*');
+        last if $who;
+        sleep 0.01;
+    }
+    return unless $who;
+    sleep $action->{ms} % 100 / 1000;
+    $node->signal('KILL', $who);
+    unlink $node->path("trick/call.$who");
+}
+
+sub do_call_fails { order($_[0], 'call', 'fail') }
+
+sub do_call_kills {
+    my ($node) = @_;
+    $node->did('arm', 'call') if order($node, 'call', "kill 0 $node->{master}");
+}
+
+sub do_program { order($_[0], 'exec', $_[1]{program}) }
+
+# Leaves an order for whoever is the first to find it.
+sub order {
+    my ($node, $name, $order) = @_;
+    my $path = $node->path("trick/$name");
+    return 0 if -e $path;
+    unlink glob "$path.*";
+    $node->write("trick/$name", $order, 0666);
+    $node->did('order', $name, $order);
+    return 1;
+}
+
+# Fills the disk that the event log is on.
+sub do_fill_disk {
+    my ($node) = @_;
+    return unless $node->{mounted};
+    $node->did('disk', 'full');
+    open my $file, '>', $node->path('small/filler') or return;
+    my $room = 'f' x 4096;
+    1 while syswrite $file, $room;
+}
+
+sub do_free_disk {
+    my ($node) = @_;
+    unlink $node->path('small/filler');
+    $node->did('disk', 'free');
+}
+
+sub do_step_clock {
+    my ($node, $action) = @_;
+    open my $file, '+<', $node->path('clock') or die $!;
+    syswrite $file, pack 'l', $action->{clock};
+    $node->did('clock', $action->{clock});
+}
+
+# Waits until nothing is under way, and looks whether everything is as it should be.
+sub do_settle {
+    my ($node) = @_;
+    $node->calm;
+    my ($why, @workers) = ('');
+    my $quiet = $node->wait_for('a quiet moment', sub {
+        return 1 unless $node->master_lives;
+        sleep 0.05;
+        @workers = $node->workers;
+        my %uncounted = map { $_ => 1 }
+            $node->read('logs/error.log') =~ /process (\d+) (?:serves but )?is not counted/g;
+        my %duty = $node->on_duty;
+        my ($newest) = sort { $b <=> $a } values %duty;
+        my @counted = grep { !$uncounted{$_} } @workers;
+        my @duty = sort { $a <=> $b } keys %duty;
+        $why = "the log has @duty, /proc has @counted, expected $node->{expected}";
+        return $node->master_idles && "@counted" eq "@duty" && !grep { $_ != $newest } values %duty;
+    }, 20);
+    return unless $node->master_lives;
+    $node->did('unsettled', $why) unless $quiet;
+    $node->wait_for('programs to end', sub {
+        my %all = $node->processes;
+        !grep { !/^nginx: (?:worker|master) process/ } values %all;
+    }, 10);
+    # Those that have just started watch others a moment later.
+    sleep 0.3;
+    # Some that were told to end may have ended since.
+    @workers = $node->workers;
+    return unless $node->master_idles;
+    for my $pid ($node->{master}, @workers) {
+        my %kinds = Chaos::Node::descriptors($pid) or next;
+        $node->did('descriptors', $pid, scalar @workers,
+            map { my $kind = $_; s/\s/_/gr . "=$kinds{$kind}" } sort keys %kinds);
+    }
+}
+
+# The end of a node, as the script has it.
+sub end {
+    my ($node, $script) = @_;
+    my ($how, $action) = ($script->node, $script->next);
+    $node->calm;
+    $node->did('end', @$how{qw(end orphans)});
+    if ($node->master_lives) {
+        $node->signal($how->{end}, $node->{master});
+        # Some that drain die.
+        do_kill_several($node, $action) if $how->{end} eq 'QUIT' && $action->{ms} % 2;
+        $node->wait_for('the end of the master', sub { !$node->master_lives });
+    }
+    orphans($node, $how->{orphans}, $action);
+    $node->wait_for('the end of the workers', sub { !$node->workers });
+    $node->wait_for('the end of the programs', sub { my %all = $node->processes; !%all }, 15);
+}
+
+# The master is gone and its workers live on.
+sub orphans {
+    my ($node, $fate, $action) = @_;
+    my @workers = $node->workers or return;
+    sleep $action->{ms} / 1000;
+    if ($fate eq 'KILL_ALL') {
+        $node->signal('KILL', $node->workers);
+        return;
+    }
+    if ($fate eq 'KILL_SOME') {
+        do_kill_several($node, $action);
+        $fate = 'QUIT';
+    }
+    $node->signal($fate, $node->workers);
+}
+
+1;

@@ -1,0 +1,301 @@
+package Chaos::Node;
+
+# A node under chaos: its folder, its configuration, and what can be seen of it while it runs.
+
+use strict;
+use warnings;
+no warnings 'exec';
+
+use Cwd ();
+use File::Copy qw(copy);
+use File::Path qw(make_path remove_tree);
+use IO::Socket::INET;
+use POSIX ();
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
+
+use Chaos::Load;
+use Chaos::Record;
+use Chaos::Tracer;
+
+# How long anything that has to come may take.
+our $DEADLINE = 40;
+
+sub now { clock_gettime(CLOCK_MONOTONIC) }
+
+# new(root => folder, objs => where nginx and the module are, node => what the script asks for); with
+# on_disk the event log has no small disk of its own that can be filled.
+sub new {
+    my ($class, %options) = @_;
+    my $self = bless { held => {}, stopped => {}, %options }, $class;
+    my $root = $self->{root};
+    remove_tree($root);
+    make_path(map { "$root/$_" } qw(logs conf kill trick small));
+    # Workers run as another user if root starts nginx.
+    chmod 0777, map { "$root/$_" } '.', qw(kill trick logs small);
+    $self->{mounted} = $> == 0 && !$self->{on_disk}
+        && system('mount', '-t', 'tmpfs', '-o', 'size=8m,mode=777', 'chaos', "$root/small") == 0;
+    copy("$self->{objs}/chaos/$_", "$root/$_") or die "$_: $!" for qw(hook hook.so clock.so);
+    chmod 0755, "$root/hook";
+    $self->replace_module;
+    $self->write('marks', '', 0666);
+    $self->write('clock', "\0" x 4096, 0644);
+    open $self->{did}, '>', "$root/did" or die $!;
+    $self->{did}->autoflush(1);
+    $self->{port} = free_socket()->sockport;
+    # What a reload with another server can't bind to.
+    $self->{busy} = free_socket();
+    # What nginx passes slow requests to.
+    $self->{server} = free_socket();
+    return $self;
+}
+
+sub free_socket {
+    return IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') || die "no free port: $!";
+}
+
+sub path { "$_[0]{root}/$_[1]" }
+
+# Writes a file so that nobody ever sees half of it.
+sub write {
+    my ($self, $name, $text, $mode) = @_;
+    my $path = $self->path($name);
+    open my $file, '>', "$path.new" or die "$path: $!";
+    print $file $text;
+    close $file or die "$path: $!";
+    chmod $mode, "$path.new" if defined $mode;
+    rename "$path.new", $path or die "$path: $!";
+}
+
+sub read {
+    my ($self, $name) = @_;
+    open my $file, '<', $self->path($name) or return '';
+    local $/;
+    return scalar(<$file>) // '';
+}
+
+# Notes what was done, for the check.
+sub did {
+    my ($self, @words) = @_;
+    printf { $self->{did} } "%.6f %s\n", now(), join ' ', @words;
+}
+
+# The module as another file of the same name, as an upgrade of a package does.
+sub replace_module {
+    my ($self) = @_;
+    copy("$self->{objs}/test/ngx_worker_manager_module.so", $self->path('module.so.new')) or die $!;
+    rename $self->path('module.so.new'), $self->path('module.so') or die $!;
+}
+
+# Writes a configuration. `broken` is a directive that nginx does not know, or a port it can't have.
+sub configure {
+    my ($self, $load, %broken) = @_;
+    my $root = $self->{root};
+    my @programs = map { "on $_ exec $root/hook $root/trick;" } @{ $load->{programs} };
+    my $stuck = $load->{stuck} ? 'draining_warn 300ms;' : '';
+    my $event = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
+        . ' \"$reason\"';
+    my $listen = $broken{port} ? "server { listen 127.0.0.1:$broken{port}; }" : '';
+    $self->{expected} = $load->{workers} unless %broken;
+    $self->write('conf/nginx.conf', <<"END");
+load_module $root/module.so;
+worker_processes $load->{workers};
+error_log logs/error.log info;
+pid logs/nginx.pid;
+worker_rlimit_core 0;
+worker_rlimit_nofile 4096;
+@{[ $broken{directive} // '' ]}
+worker_manager {
+    zone chaos $self->{node}{zone};
+    interval $load->{interval};
+    failed $load->{failed};
+    exec_timeout 1s;
+    $stuck
+    event_log small/events.log;
+    on * call $root/hook.so chaos_begin $root;
+    on * log notice "EV $event";
+    on * call $root/hook.so chaos_call $root/trick;
+    @programs
+    on * call $root/hook.so chaos_end $root;
+}
+events { worker_connections 64; }
+http {
+    access_log off;
+    add_header X-Worker "\$pid,\$worker_manager_id,\$worker_manager_workers";
+    server {
+        listen 127.0.0.1:$self->{port};
+        location / { return 200 "ok\\n"; }
+        location = /slow { proxy_pass http://127.0.0.1:@{[ $self->{server}->sockport ]}; }
+    }
+    $listen
+}
+END
+}
+
+# Starts the tracer, then nginx, then the clients.
+sub start {
+    my ($self, $load) = @_;
+    $self->{tracer} = Chaos::Tracer::start($self->path('trace'), $$);
+    $self->configure($load);
+    my $status = do {
+        local $ENV{CHAOS_CLOCK} = $self->path('clock');
+        local $ENV{LD_PRELOAD} = $self->path('clock.so');
+        $self->nginx;
+    };
+    die "nginx does not start: " . $self->read('logs/out') if $status;
+    # The launcher ends as soon as it has made the master.
+    $self->wait_for('a pid file', sub { $self->read('logs/nginx.pid') =~ /^\d+\n/ });
+    ($self->{master}) = $self->read('logs/nginx.pid') =~ /^(\d+)/ or die 'no pid file';
+    $self->did('master', $self->{master});
+    $self->{clients} = Chaos::Load::start($self->path('requests'), @$self{qw(port server)});
+}
+
+# Runs nginx itself with some arguments.
+sub nginx {
+    my ($self, @arguments) = @_;
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        open STDIN, '<', '/dev/null';
+        open STDOUT, '>', $self->path('logs/out');
+        open STDERR, '>&', \*STDOUT;
+        # What whoever started this had open is not nginx's.
+        POSIX::close($_) for 3 .. 1023;
+        exec "$self->{objs}/nginx", '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
+        POSIX::_exit(127);
+    }
+    waitpid $pid, 0;
+    return $?;
+}
+
+# What /proc says of all live processes of nginx's session: pid => title.
+sub processes {
+    my ($self) = @_;
+    my %processes;
+    opendir my $dir, '/proc' or die $!;
+    for my $pid (grep { /^\d+$/ } readdir $dir) {
+        open my $stat, '<', "/proc/$pid/stat" or next;
+        my ($state, $session) = (<$stat> // '') =~ /\) (\S) \d+ \d+ (\d+)/ or next;
+        next unless $session == $self->{master} && $state !~ /[ZX]/;
+        open my $file, '<', "/proc/$pid/cmdline" or next;
+        $processes{$pid} = <$file> // '';
+    }
+    return %processes;
+}
+
+# The live workers, sorted. Until its first turn a worker has the title of the master.
+sub workers {
+    my ($self) = @_;
+    my %processes = $self->processes;
+    delete $processes{ $self->{master} };
+    return sort { $a <=> $b }
+        grep { $processes{$_} =~ /^nginx: (?:worker|master) process/ } keys %processes;
+}
+
+sub is_alive {
+    my ($pid) = @_;
+    open my $file, '<', "/proc/$pid/stat" or return 0;
+    my ($state) = (<$file> // '') =~ /\) (\S)/ or return 0;
+    return $state !~ /[ZX]/;
+}
+
+sub master_lives { is_alive($_[0]{master}) }
+
+# Whether the master waits for signals: while it works, and a reload may take seconds, they are blocked.
+sub master_idles {
+    my ($self) = @_;
+    open my $file, '<', "/proc/$self->{master}/status" or return 0;
+    my ($blocked) = map { /^SigBlk:\s*(\w+)/ ? $1 : () } <$file>;
+    return $blocked =~ /^0+$/;
+}
+
+# Sends a signal, and notes it before it works.
+sub signal {
+    my ($self, $signal, @pids) = @_;
+    $self->did('signal', $signal, $_), kill $signal, $_ for @pids;
+}
+
+sub wait_for {
+    my ($self, $what, $condition, $deadline) = @_;
+    my $until = now() + ($deadline // $DEADLINE);
+    while (!$condition->()) {
+        if (now() > $until) {
+            $self->did('late', $what);
+            return 0;
+        }
+        sleep 0.02;
+    }
+    return 1;
+}
+
+# Nobody is to misbehave any more.
+sub calm {
+    my ($self) = @_;
+    unlink glob($self->path('kill/*')), $self->path('trick/call'), $self->path('trick/exec');
+    unlink $self->path('small/filler');
+    $self->did('disk', 'free');
+    $self->signal('CONT', grep { is_alive($_) } keys %{ $self->{stopped} });
+    $self->{stopped} = {};
+}
+
+# The workers that the events so far count as running, as pid => generation.
+sub on_duty {
+    my ($self) = @_;
+    my %duty;
+    for my $event (Chaos::Record::merged(Chaos::Record::of($self->{root}))) {
+        my $pid = $event->{pid};
+        $duty{$pid} = $event->{gen} if $event->{event} =~ /^worker_(?:start|recovered)$/;
+        delete $duty{$pid} if $event->{event} =~ /^worker_(?:exit|lost|hung)$/;
+    }
+    return %duty;
+}
+
+sub event_logs { glob $_[0]->path('small/events*.log') }
+
+# The descriptors of a process, by kind.
+sub descriptors {
+    my ($pid) = @_;
+    my %kinds;
+    for my $link (glob "/proc/$pid/fd/*") {
+        my $target = readlink $link // next;
+        $target =~ s/:\[\d+\]$//;
+        $kinds{$target}++;
+    }
+    return %kinds;
+}
+
+# Ends what is left, and tracer and clients. Only processes that are known to be its own.
+sub finish {
+    my ($self) = @_;
+    kill 'TERM', $self->{clients} if $self->{clients};
+    waitpid $self->{clients}, 0 if $self->{clients};
+    if ($self->{master}) {
+        my %left = $self->processes;
+        for my $pid (keys %left) {
+            $self->did('left', $pid, $left{$pid} =~ s/[\s\0]+$//r);
+            kill 'CONT', $pid;
+            kill 'KILL', $pid;
+        }
+    }
+    sleep 0.1;
+    kill 'TERM', $self->{tracer};
+    waitpid $self->{tracer}, 0;
+    close $self->{did};
+}
+
+# The small disk goes; what was on it stays.
+sub unmount {
+    my ($self) = @_;
+    return unless $self->{mounted};
+    make_path($self->path('events'));
+    copy($_, $self->path('events')) for $self->event_logs;
+    system 'umount', $self->path('small');
+    $self->{mounted} = 0;
+    copy($_, $self->path('small')) for glob $self->path('events/*');
+}
+
+sub clean {
+    my ($self) = @_;
+    $self->unmount;
+    remove_tree($self->{root});
+}
+
+1;

@@ -1,0 +1,171 @@
+# Chaos on a real nginx: a short run of seeds that are always the same, and whether its check finds the
+# faults it is there for.
+use strict;
+use warnings;
+use lib 'chaos/lib';
+use Storable qw(dclone);
+use Test::More;
+
+use Chaos;
+
+$ENV{CHAOS_OBJS} = $ENV{WORKER_MANAGER_OBJS} || 'objs';
+$ENV{CHAOS_ROOT} = ($ENV{TEST_NGINX_SERVROOT} || 'build/servroot') . '-chaos';
+# The slots of a folder of this run's own, which auto/prove makes.
+mkdir $ENV{CHAOS_ROOT};
+
+sub script {
+    my ($seed) = @_;
+    my $script = Chaos::Script->new($seed, 1);
+    return map { Chaos::Script::text($script->next) } 1 .. 50;
+}
+is_deeply([ script(7) ], [ script(7) ], 'a seed is the same actions each time');
+isnt(join("\n", script(7)), join("\n", script(8)), 'another seed is others');
+
+# A node to which little happens, so that what is planted in its record is the only fault there.
+my $record = do {
+    my $node = Chaos::Node->new(root => "$ENV{CHAOS_ROOT}/quiet", objs => $ENV{CHAOS_OBJS},
+        node => { workers => 2, zone => '256k', end => 'QUIT', orphans => 'QUIT' }, on_disk => 1);
+    my $load = { workers => 2, interval => '1s', failed => '1s', programs => [], stuck => 0 };
+    my $action = { load => $load, victims => [ 0 .. 7 ], ms => 1 };
+    $node->start($load);
+    $node->wait_for('workers', sub { my %duty = $node->on_duty; keys %duty == 2 });
+    Chaos::Actors::do_kill($node, $action);
+    Chaos::Actors::do_settle($node, $action);
+    Chaos::Actors::do_reload($node, $action);
+    Chaos::Actors::do_settle($node, $action);
+    Chaos::Actors::do_reload_syntax($node, $action);
+    $node->wait_for('the failure', sub { $node->read('marks') =~ /end .* reload_failed/ });
+    Chaos::Actors::end($node, bless { node => $node->{node}, state => 1 }, 'Chaos::Script');
+    $node->finish;
+    my $record = Chaos::Record::of($node->{root});
+    $node->clean;
+    $record;
+};
+my ($faults, $seen) = Chaos::Check::faults($record);
+is_deeply($faults, [], 'a node without faults has none');
+is_deeply([ @$seen{ 'reloads', 'failed reloads', 'quiet moments' } ], [ 1, 1, 2 ],
+    'and what happened is seen');
+cmp_ok($seen->{requests}, '>', 20, 'it was under load');
+like($record->{source}, qr/^(?:connector|proc)$/, 'and was traced');
+
+# Without the kernel's process connector, which needs root, /proc is polled, and there are no statuses.
+my $exact = $record->{source} eq 'connector';
+is($seen->{losses}, 1, 'and what the kernel tells of deaths') if $exact;
+
+# Plants a fault in a copy of the record and says what the check has to find.
+sub finds {
+    my ($name, $plant, $expected) = @_;
+    my $copy = dclone($record);
+    $plant->($copy);
+    my ($faults) = Chaos::Check::faults($copy);
+    ok(scalar(grep { /$expected/ } @$faults), "it finds $name") or diag join "\n", 'found:', @$faults;
+}
+
+# The events of a kind, in all three records of them.
+sub of_kind {
+    my ($r, $kind) = @_;
+    my ($seq) = sort { $a <=> $b } map { $_->{seq} } grep { $_->{event} eq $kind } values %{ $r->{events} };
+    return grep { $_->{seq} == $seq } values %{ $r->{events} }, @{ $r->{logged} }, @{ $r->{marks} };
+}
+
+sub forget {
+    my ($r, $seq) = @_;
+    delete $r->{events}{$seq};
+    @{ $r->{$_} } = grep { $_->{seq} != $seq } @{ $r->{$_} } for qw(logged marks);
+}
+
+finds('a line missing in the event log',
+    sub { delete $_[0]{events}{4} }, qr/1 lines are missing in the event log \(4\), 0 are said/);
+finds('an event missing everywhere', sub { forget($_[0], 4) }, qr/seq 5 instead of 4/);
+finds('an end told twice', sub {
+    my ($r) = @_;
+    my ($lost) = of_kind($r, 'worker_lost');
+    my $seq = keys(%{ $r->{events} }) + 1;
+    $r->{events}{$seq} = { %$lost, seq => $seq };
+}, qr/worker_lost .*: ended before/);
+finds('a start without end', sub {
+    my ($r) = @_;
+    my ($exit) = of_kind($r, 'worker_exit');
+    forget($r, $exit->{seq});
+}, qr/worker \S+ never ended/);
+finds('a count that jumps', sub { $_->{mine}++ for of_kind($_[0], 'worker_lost') },
+    qr/worker_lost .*: n_mine is 3, not 2/);
+finds('records that differ', sub { (of_kind($_[0], 'worker_lost'))[1]{mine}++ }, qr/mine is 2 and 3/);
+finds('callbacks that overlap', sub {
+    my ($r) = @_;
+    my ($begun) = grep { $_->{phase} eq 'begin' && $_->{event} eq 'worker_start' } @{ $r->{marks} };
+    my ($next) = grep { $_->{phase} eq 'begin' && $_->{seq} == $begun->{seq} + 1 } @{ $r->{marks} };
+    my ($end) = grep { $_->{phase} eq 'end' && $_->{seq} == $begun->{seq} } @{ $r->{marks} };
+    $end->{at} = $next->{at} + 0.00001;
+}, qr/in process \d+ while process \d+ was at event|begins while event \d+ has not ended/);
+finds('a callback that runs twice', sub {
+    my ($r) = @_;
+    push @{ $r->{logged} }, $r->{logged}[2];
+}, qr/callback "log" of event 3, .* ran 2 times/);
+finds('a callback that does not run', sub { splice @{ $_[0]{logged} }, 2, 1 },
+    qr/callback "log" of event 3, .* did not run/);
+if ($exact) {
+    finds('a worker that nobody told of', sub {
+        my ($r) = @_;
+        my ($worker) = grep { ($_->{status} // '') eq '0' } Chaos::Record::workers($r);
+        $r->{processes}{9999999} = { %$worker, pid => 9999999 };
+    }, qr/worker 9999999 lived from \S+ to \S+ and was never told of/);
+    finds('a worker that was never there', sub {
+        my ($r) = @_;
+        my ($worker) = Chaos::Record::workers($r);
+        delete $r->{processes}{ $worker->{pid} };
+    }, qr/process \d+ was told of and no worker that the kernel saw/);
+    finds('a live worker told as lost', sub {
+        my ($r) = @_;
+        my ($lost) = of_kind($r, 'worker_lost');
+        $r->{processes}{ $lost->{pid} }{died} += 1;
+    }, qr/was told as lost at \S+ and died at/);
+    finds('a wrong reason', sub { $_->{reason} = 'signal 11' for of_kind($_[0], 'worker_lost') },
+        qr/and was told as lost: signal 11/);
+    finds('a death that nobody caused', sub {
+        my ($r) = @_;
+        my ($exit) = of_kind($r, 'worker_exit');
+        $r->{processes}{ $exit->{pid} }{status} = 11;
+    }, qr/ended with status 11, and nobody did that/);
+    finds('a process left behind', sub {
+        my ($r) = @_;
+        my ($exit) = of_kind($r, 'worker_exit');
+        delete $r->{processes}{ $exit->{pid} }{died};
+    }, qr/worker \d+ still lives/);
+}
+finds('a reload that came to nothing', sub {
+    my ($r) = @_;
+    push @{ $r->{error} }, { level => 'notice', pid => $r->{master}, text => 'reconfiguring' };
+    push @{ $r->{did} }, { at => 1, what => 'signal', rest => "HUP $r->{master}" };
+}, qr/reloads in the error log: master_start reload_failed master_start; told: master_start reload_failed/);
+finds('a failed request', sub {
+    my ($r) = @_;
+    my ($request) = grep { $_->{fate} eq 'ok' } @{ $r->{requests} };
+    push @{ $r->{requests} }, { %$request, fate => 'reset' };
+}, qr/a request for \S+ at \S+ failed/);
+finds('who serves and is not counted', sub {
+    my ($r) = @_;
+    push @{ $r->{requests} }, { %{ $r->{requests}[0] }, worker => '9999999,1-9999999,2' };
+    $r->{processes}{9999999} = { pid => 9999999, parent => $r->{master}, born => 1, died => 2, status => 0 };
+}, qr/process 9999999 served and was never told of/);
+finds('an alert', sub {
+    push @{ $_[0]{error} }, { level => 'alert', pid => 1, text => 'worker_manager: something is wrong' };
+}, qr/\[alert\] of process 1/);
+finds('a panic', sub {
+    push @{ $_[0]{error} }, { level => 'notice', pid => 1, text => "thread 'main' panicked at" };
+}, qr/process 1 panicked/);
+finds('a descriptor that leaks', sub {
+    my ($r) = @_;
+    my ($last) = reverse Chaos::Record::done($r, 'descriptors', qr/^$r->{master} /);
+    $last->{rest} =~ s/socket=(\d+)/'socket=' . ($1 + 1)/e;
+}, qr/the master had .* and has /);
+finds('a torn line', sub { push @{ $_[0]{torn} }, '{"seq":' }, qr/a torn line/);
+
+# The run itself.
+for my $seed (1 .. 3) {
+    my $output = qx(perl chaos/run 15 $seed 2>&1);
+    is($?, 0, "seed $seed: the laws hold") or diag $output;
+    note $output;
+}
+
+done_testing;

@@ -91,7 +91,7 @@ impl EventLog {
                     "worker_manager: the event log is written again, {lost} lines are lost so far"
                 );
             }
-        } else if roster.log_failed(event.seq, n > 0) {
+        } else if roster.log_failed(event.seq, n > 0 && !self.take_back(n)) {
             let name = self.name();
             log!(
                 log,
@@ -112,6 +112,20 @@ impl EventLog {
             if errno != libc::EINTR {
                 return (n, errno);
             }
+        }
+    }
+
+    /// Takes back the part of a line that had room. Who writes the next line may do so to another
+    /// file, as after USR1, and leave this one to be gone on with in the middle of a line.
+    fn take_back(&self, n: isize) -> bool {
+        // SAFETY: all zeros is a valid structure, the descriptor is open, and the pointer valid. Only
+        // who holds the lock writes to the file.
+        unsafe {
+            let fd = (*self.file).fd;
+            let mut stat = core::mem::zeroed::<libc::stat>();
+            libc::fstat(fd, &mut stat) == 0
+                && stat.st_size >= n as libc::off_t
+                && libc::ftruncate(fd, stat.st_size - n as libc::off_t) == 0
         }
     }
 

@@ -88,6 +88,31 @@ subtest 'a full disk costs the line and nothing else' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a line of which only a part had room leaves none' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;');
+    # A limit of size is a disk that is full in the middle of a line.
+    my $limited = $node->write('limited', <<"END", 0755);
+#!/bin/sh
+trap '' XFSZ
+ulimit -f 128
+exec $node->{binary} "\$@"
+END
+    my $full = 'x' x (128 * 512 - 101) . "\n";
+    $node->write('out/events.log', $full, 0666);
+    $node->{binary} = $limited;
+    $node->up;
+    like($node->log, qr/\[error\].*could not write to ".*out\/events.log"/, 'it is said');
+    ok($node->read('out/events.log') eq $full, 'the file ends with the line before');
+    rename $node->path('out/events.log'), $node->path('out/events.1') or die $!;
+    $node->signal('USR1');
+    $node->wait_for('the new file', sub { -e $node->path('out/events.log') });
+    $node->reload(2);
+    $node->down;
+    my @lines = lines($node, 'out/events.log');
+    is($lines[-1]{seq}, scalar(() = $node->events), 'the new file has whole lines');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a pipe that nobody reads holds up nobody' => sub {
     my $node = WorkerManager->new(workers => 2, manager => 'event_log out/pipe;');
     POSIX::mkfifo($node->path('out/pipe'), 0666) or die $!;

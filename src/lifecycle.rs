@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
+use std::thread;
+use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Full, Reason, Transition};
+use roster::{Event, Full, Kind, Reason, Transition};
 
 use crate::callback;
 use crate::clock;
@@ -95,6 +97,9 @@ fn commit<'a>(
     workers: u32,
     log: Log,
 ) {
+    if load == Load::Reload {
+        await_newborn(zone);
+    }
     // Until it has, the configuration before it is in force.
     let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log) else {
         return;
@@ -129,6 +134,29 @@ fn commit<'a>(
         relieve(hold, zone, before, conf, log);
     }
 }
+
+/// Workers that nginx has just forked, at a reload before this one or in place of the dead, begin
+/// before their generation retires. Otherwise, with no other worker, it would be over before they
+/// come to begin, and they would serve uncounted. They take some milliseconds; no longer than
+/// `NEWBORN` after the fork, since one that is stopped must not hold up the reload.
+fn await_newborn(zone: Zone) {
+    let roster = zone.roster();
+    let has_begun = |pid: i32| {
+        let start = |event: &Event| event.kind == Kind::WorkerStart && event.pid == pid;
+        roster.workers().any(|w| w.pid == pid) || roster.history().any(|(event, _)| start(&event))
+    };
+    let until = clock::monotonic() + NEWBORN;
+    while clock::monotonic() < until {
+        let young = clock::now().since_boot.saturating_sub(NEWBORN);
+        if process::workers_forked_since(young).into_iter().all(has_begun) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long a reload waits for a worker to begin after it was forked, milliseconds.
+const NEWBORN: u64 = 1000;
 
 /// With `master_process off` a reload makes the one process the worker of the new generation.
 fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, log: Log) {
@@ -272,7 +300,11 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
             "worker_manager: no room for another worker, process {pid} serves but is not counted: \
              raise the size in the \"zone\" directive"
         ),
-        Err(full) => log!(log, Error, "worker_manager: process {pid} is not counted: {full}"),
+        Err(_) => log!(
+            log,
+            Error,
+            "worker_manager: process {pid} is not counted: its generation is over already"
+        ),
     }
 }
 
@@ -281,26 +313,31 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
 /// # Safety
 /// `cycle` is what nginx called `exit_process` with.
 pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
-    let Some(member) = member() else {
+    let member = member();
+    // Who is not counted, since the zone was full, has still to bury the others if it is the last.
+    if member.is_none() && !process::is_orphan() {
         return;
-    };
+    }
     // SAFETY: the cycle is live.
     let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
-    let Some(conf) = conf else {
+    let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
         return;
     };
     // What the event loop has begun is finished first.
-    let hold = watch::stop().or_else(|| Hold::take(member.zone, conf, log));
+    let zone = member.map_or(zone, |member| member.zone);
+    let hold = watch::stop().or_else(|| Hold::take(zone, conf, log));
     let Some(mut hold) = hold else {
         return;
     };
-    let me = hold.roster().worker(member.slot);
-    let me = me.filter(|w| w.generation == member.generation && w.pid == member.pid);
+    let me = member.and_then(|member| {
+        let me = hold.roster().worker(member.slot);
+        me.filter(|w| w.generation == member.generation && w.pid == member.pid)
+    });
     // A worker that drains and has nothing to do ends before it could say the former.
     let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
     if process::is_orphan() {
         // Nobody will start another generation, and nobody else buries the dead.
-        transitions.extend(losses_seen_by_orphan(&hold, member.slot));
+        transitions.extend(losses_seen_by_orphan(&hold));
         hold.roster().retire_all();
     }
     if let Some(me) = me {
@@ -346,8 +383,8 @@ fn losses_known_to_master(hold: &Hold<'_>) -> Vec<Transition> {
 }
 
 /// The last worker of an orphaned node finds those that died before it.
-fn losses_seen_by_orphan(hold: &Hold<'_>, me: u32) -> Vec<Transition> {
-    let others = hold.roster().workers().filter(|w| w.slot != me);
+fn losses_seen_by_orphan(hold: &Hold<'_>) -> Vec<Transition> {
+    let others = hold.roster().workers().filter(|w| w.pid != process::pid());
     others
         .filter(|w| process::is_gone(w.pid, w.since_boot))
         .map(|w| Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })

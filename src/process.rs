@@ -1,13 +1,13 @@
 //! The only reader of nginx's process globals: which process is this, and who are its relatives.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use core::ops::Deref;
 use core::slice;
 
 use ngx::ffi::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_parent, ngx_process,
-    ngx_process_slot, ngx_processes, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
-    NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process,
+    ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes, ngx_test_config,
+    ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
 };
 use roster::Reason;
 
@@ -209,6 +209,26 @@ pub fn buried(slot: u32, pid: i32) -> Option<Reason> {
     };
     (process.exited() != 0 && (process.pid == pid || process.pid == -1))
         .then(|| Reason::from_wait_status(process.status))
+}
+
+/// The live workers in this master's table that were forked after a moment, milliseconds since boot.
+pub fn workers_forked_since(since_boot: u64) -> Vec<i32> {
+    // SAFETY: the first ngx_last_process entries of the master's own table are in use; a name is a
+    // literal of nginx's, which all workers have in common (`ngx_start_worker_processes`).
+    let table = unsafe {
+        let used = usize::try_from(ngx_last_process).unwrap_or(0).min(PROCESSES);
+        slice::from_raw_parts((&raw const ngx_processes).cast::<ngx_process_t>(), used)
+    };
+    let is_worker = |process: &&ngx_process_t| {
+        process.pid > 0
+            && process.exited() == 0
+            && !process.name.is_null()
+            // SAFETY: as above.
+            && unsafe { CStr::from_ptr(process.name) } == c"worker process"
+    };
+    let is_young =
+        |pid: &i32| stat(*pid).is_some_and(|stat| !stat.dead && stat.began >= since_boot);
+    table.iter().filter(is_worker).map(|process| process.pid).filter(is_young).collect()
 }
 
 /// How a child of this process ended that nginx has not reaped yet. Leaves it for nginx to reap.

@@ -69,6 +69,24 @@ subtest 'stop kills a worker that does not end' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a reload while the only worker is being replaced' => sub {
+    my $node = WorkerManager->new(workers => 1)->up;
+    for my $generation (2 .. 31) {
+        my ($victim) = $node->on_duty($generation - 1);
+        $node->signal('KILL', $victim);
+        $node->wait_for('its end', sub { !WorkerManager::is_alive($victim) });
+        $node->reload($generation);
+        $node->wait_for('old workers to end', sub { my @children = $node->children; @children == 1 });
+    }
+    my @forked = $node->log =~ /start worker process (\d+)/g;
+    my %told = map { $_->{pid} => 1 } $node->kinds('worker_start');
+    my @killed = grep { !$told{$_} } @forked;
+    is("@killed", '', 'every worker was told of');
+    unlike($node->log, qr/is not counted/, 'and counted');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'the master is killed' => sub {
     my $node = WorkerManager->new(manager => $QUICK)->up;
     my @workers = $node->on_duty;

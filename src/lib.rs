@@ -21,6 +21,7 @@ mod http;
 mod kill_point;
 mod lifecycle;
 mod lock;
+mod losses;
 mod oom;
 mod process;
 mod status;

@@ -6,13 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Event, Full, Kind, Reason, Transition};
+use roster::{Event, Full, Kind, Transition};
 
 use crate::callback;
 use crate::clock;
 use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::log::Log;
+use crate::losses;
 use crate::process::{self, Load, PerProcess};
 use crate::watch;
 use crate::zone::{self, Zone};
@@ -104,7 +105,7 @@ fn commit<'a>(
     let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log) else {
         return;
     };
-    let mut losses = if load == Load::Reload { losses_known_to_master(&hold) } else { Vec::new() };
+    let mut losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
     hold.run(&mut losses, Patience::Wait);
 
     hold.use_conf(conf);
@@ -206,7 +207,7 @@ pub fn load_failed(began: u64) {
     let Some(mut hold) = watch::take_over().or_else(|| Hold::take(zone, conf, log)) else {
         return;
     };
-    let mut transitions = losses_known_to_master(&hold);
+    let mut transitions = losses::known_to_master(&hold);
     transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
     hold.run(&mut transitions, Patience::Wait);
 }
@@ -225,7 +226,8 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log) else {
         return;
     };
-    let mut transitions = if load == Load::Reload { losses_known_to_master(&hold) } else { vec![] };
+    let mut transitions =
+        if load == Load::Reload { losses::known_to_master(&hold) } else { vec![] };
     hold.roster().retire_all();
     hold.roster().set_loading_since(0);
     if load == Load::SingleReload {
@@ -261,13 +263,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log) else {
         return;
     };
-    let mut losses: Vec<_> = process::predecessor()
-        .and_then(|(pid, reason)| {
-            let w = hold.roster().workers().find(|w| w.pid == pid)?;
-            Some(Transition::WorkerLost { slot: w.slot, reason })
-        })
-        .into_iter()
-        .collect();
+    let mut losses = losses::of_predecessors(&hold);
     hold.run(&mut losses, Patience::Wait);
     register(&mut hold, zone, conf, log);
     hold.run(&mut Vec::new(), Patience::Wait);
@@ -337,7 +333,7 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
     if process::is_orphan() {
         // Nobody will start another generation, and nobody else buries the dead.
-        transitions.extend(losses_seen_by_orphan(&hold));
+        transitions.extend(losses::seen_by_orphan(&hold));
         hold.roster().retire_all();
     }
     if let Some(me) = me {
@@ -365,46 +361,8 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     hold.roster().retire_all();
-    let mut transitions = losses_at_the_end(&hold);
+    let mut transitions = losses::at_the_end(&hold);
     hold.run(&mut transitions, Patience::Wait);
-}
-
-/// Workers that died and whose death this master can explain, or that leave no successor who
-/// could. The rest is left to those successors.
-fn losses_known_to_master(hold: &Hold<'_>) -> Vec<Transition> {
-    let lost = |w: roster::WorkerView| {
-        let reason = process::unreaped(w.pid).or_else(|| {
-            let gone = process::is_gone(w.pid, w.since_boot);
-            gone.then(|| process::buried(w.process_slot, w.pid)).flatten()
-        })?;
-        Some(Transition::WorkerLost { slot: w.slot, reason })
-    };
-    hold.roster().workers().filter_map(lost).collect()
-}
-
-/// The last worker of an orphaned node finds those that died before it.
-fn losses_seen_by_orphan(hold: &Hold<'_>) -> Vec<Transition> {
-    let others = hold.roster().workers().filter(|w| w.pid != process::pid());
-    others
-        .filter(|w| process::is_gone(w.pid, w.since_boot))
-        .map(|w| Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
-        .collect()
-}
-
-/// At the end of the master all that is still in the roster is dead.
-fn losses_at_the_end(hold: &Hold<'_>) -> Vec<Transition> {
-    let workers: Vec<_> = hold.roster().workers().collect();
-    let newest_in_slot = |w: &roster::WorkerView| {
-        workers
-            .iter()
-            .all(|other| other.process_slot != w.process_slot || other.since_boot <= w.since_boot)
-    };
-    let reason = |w: &roster::WorkerView| {
-        let buried = newest_in_slot(w).then(|| process::buried(w.process_slot, w.pid)).flatten();
-        process::unreaped(w.pid).or(buried).unwrap_or(Reason::Unknown)
-    };
-    let lost = |w: &roster::WorkerView| Transition::WorkerLost { slot: w.slot, reason: reason(w) };
-    workers.iter().map(lost).collect()
 }
 
 /// Notes what nginx's `env` directives pass on, for programs.

@@ -23,6 +23,20 @@ subtest 'signals and exit codes' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a successor that dies before it tells of its predecessor' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => $SLOW)->up;
+    my ($victim) = $node->on_duty;
+    $node->write('kill/worker_lost.planned', '', 0666);
+    $node->signal('KILL', $victim);
+    $node->wait_for('death at the point', sub { !-e $node->path('kill/worker_lost.planned') });
+    $node->wait_events('worker_start', 2);
+    is_deeply([ (WorkerManager::told($node->events))[ 3, 4 ] ],
+        [ 'worker_lost(1-, -,1,-; unknown)', 'worker_start(1-, -,1,-)' ], 'the one after it does');
+    is(($node->kinds('worker_lost'))[0]{pid}, $victim, 'it is the one');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a core dump' => sub {
     # Where the pattern is a pipe the kernel pays no heed to the limit of size.
     my $node = WorkerManager->new(workers => 1, manager => $SLOW);

@@ -173,8 +173,11 @@ sub check_settled {
         my ($pid, $workers, @kinds) = split ' ', $line->{rest};
         my %kinds = map { /^(.*)=(\d+)$/ } @kinds;
         if ($pid == $record->{master}) {
-            # A pair of sockets to each worker.
+            # A pair of sockets to each worker; and one pipe of each program that it started at its last
+            # event and nobody waits for: a master reaps those at the next.
             $kinds{socket} -= 2 * $workers;
+            my $pipes = delete $kinds{pipe} // 0;
+            $bad->("the master has $pipes pipes") if $pipes > 4;
             my $now = join ' ', map { "$_=$kinds{$_}" } sort keys %kinds;
             $first{master} //= $now;
             $bad->("the master had $first{master} and has $now") if $now ne $first{master};

@@ -91,7 +91,11 @@ impl EventLog {
                     "worker_manager: the event log is written again, {lost} lines are lost so far"
                 );
             }
-        } else if roster.log_failed(event.seq, n > 0 && !self.take_back(n)) {
+            return;
+        }
+        // What was torn before still is.
+        let torn = (n > 0 && !self.take_back(n)) || line.starts_with('\n');
+        if roster.log_failed(event.seq, torn) {
             let name = self.name();
             log!(
                 log,

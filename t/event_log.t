@@ -88,18 +88,22 @@ subtest 'a full disk costs the line and nothing else' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
-subtest 'a line of which only a part had room leaves none' => sub {
-    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;');
-    # A limit of size is a disk that is full in the middle of a line.
-    my $limited = $node->write('limited', <<"END", 0755);
+# An nginx whose files can have 64 KiB: a disk that is full in the middle of a line.
+sub limited {
+    my ($node) = @_;
+    return $node->write('limited', <<"END", 0755);
 #!/bin/sh
 trap '' XFSZ
 ulimit -f 128
 exec $node->{binary} "\$@"
 END
+}
+
+subtest 'a line of which only a part had room leaves none' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;');
     my $full = 'x' x (128 * 512 - 101) . "\n";
     $node->write('out/events.log', $full, 0666);
-    $node->{binary} = $limited;
+    $node->{binary} = limited($node);
     $node->up;
     like($node->log, qr/\[error\].*could not write to ".*out\/events.log"/, 'it is said');
     ok($node->read('out/events.log') eq $full, 'the file ends with the line before');
@@ -110,6 +114,31 @@ END
     $node->down;
     my @lines = lines($node, 'out/events.log');
     is($lines[-1]{seq}, scalar(() = $node->events), 'the new file has whole lines');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'death when a part of a line had room' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;');
+    $node->{binary} = limited($node);
+    $node->write('out/events.log', 'x' x (128 * 512 - 101) . "\n", 0666);
+    $node->up;
+    $node->write('kill/worker_lost.logged', '', 0666);
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_for('the death', sub { !-e $node->path('kill/worker_lost.logged') });
+    $node->wait_for('a worker', sub { my @duty = $node->on_duty; @duty == 1 });
+    # There is room again.
+    my $torn = substr $node->read('out/events.log'), 128 * 512 - 100;
+    is(length $torn, 100, 'it ends with a part of a line');
+    truncate $node->path('out/events.log'), 0 or die $!;
+    open my $file, '>>', $node->path('out/events.log') or die $!;
+    print $file $torn;
+    close $file;
+    $node->reload(2);
+    $node->down;
+    my @lines = split /\n/, $node->read('out/events.log');
+    is(shift @lines, $torn, 'which stays alone');
+    my ($newest) = reverse map { decode_json($_)->{seq} } @lines;
+    is($newest, scalar(() = $node->events), 'before whole lines');
     $node->laws_hold('the laws hold', final => 1);
 };
 

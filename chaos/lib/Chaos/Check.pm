@@ -172,6 +172,9 @@ sub check_settled {
     for my $line (Chaos::Record::done($record, 'descriptors')) {
         my ($pid, $workers, @kinds) = split ' ', $line->{rest};
         my %kinds = map { /^(.*)=(\d+)$/ } @kinds;
+        # Made for the first configuration with a program in it.
+        my ($memfd) = grep { /^\/memfd:/ } keys %kinds;
+        $bad->("process $pid has more than one $memfd") if $memfd && delete $kinds{$memfd} > 1;
         if ($pid == $record->{master}) {
             # A pair of sockets to each worker; and one pipe of each program that it started at its last
             # event and nobody waits for: a master reaps those at the next.

@@ -159,7 +159,11 @@ impl EventLog {
     fn end(&self) -> String {
         const ENOUGH: u64 = 1024;
         let read = || {
-            let mut file = File::open(self.name())?;
+            // SAFETY: the entry lives as long as the cycle.
+            let fd = unsafe { (*self.file).fd };
+            // The file may have been moved away, and this process is yet to reopen it.
+            let mut file =
+                File::open(format!("/proc/self/fd/{fd}")).or_else(|_| File::open(self.name()))?;
             if !file.metadata()?.is_file() {
                 return Ok(String::new());
             }

@@ -178,6 +178,23 @@ for my $format ('json', 'text') {
     };
 }
 
+subtest 'death between the line and the note of it, and the file is moved' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
+    my ($worker) = $node->on_duty;
+    # The master is the next to take the lock.
+    $node->write('kill/worker_exit.logged', '', 0666);
+    $node->signal('QUIT', $worker);
+    $node->signal('STOP');
+    $node->wait_for('the death', sub { !-e $node->path('kill/worker_exit.logged') });
+    rename $node->path('out/events.log'), $node->path('out/events.1') or die $!;
+    $node->signal('CONT');
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    my @seqs = $node->read('out/events.1') =~ /"seq":(\d+)/g;
+    is_deeply(\@seqs, [ 1 .. @{ [ $node->events ] } ], 'no line is there twice');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a torn line stays alone' => sub {
     my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
     # As if a process had died in the middle of its write.

@@ -46,7 +46,9 @@ sub lines {
 
 sub read_events {
     my ($record, @paths) = @_;
-    for my $line (map { lines($_) } @paths) {
+    my %path;
+    for my $at (map { my $path = $_; map { [ $path, $_ ] } lines($path) } @paths) {
+        my ($path, $line) = @$at;
         my $json = eval { JSON::PP::decode_json($line) };
         if (!$json) {
             push @{ $record->{torn} }, $line if $line ne '';
@@ -59,7 +61,12 @@ sub read_events {
         );
         $event{$_} = $json->{"n_$_"} // '-' for qw(prev mine next older);
         $event{$_} = $json->{$_} // '-' for qw(worker reason);
-        push @{ $record->{twice} }, $event{seq} if $record->{events}{ $event{seq} };
+        # Who takes over from the dead looks for the line in the file that it has open itself: if that
+        # is another since USR1, the line is in both.
+        if (my $before = $path{ $event{seq} }) {
+            push @{ $record->{ $before eq $path ? 'twice' : 'in_both' } }, $event{seq};
+        }
+        $path{ $event{seq} } = $path;
         $record->{events}{ $event{seq} } = \%event;
     }
 }

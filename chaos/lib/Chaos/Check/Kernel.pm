@@ -85,7 +85,7 @@ sub check_reason {
         $seen->{losses}++;
         $seen->{"losses for unknown reason"}++ if $lost->{reason} eq 'unknown';
         $bad->("worker $pid ended with $ending and was told as lost: $lost->{reason}")
-            unless $lost->{reason} =~ /^(?:\Q$ending\E|unknown)$/;
+            unless $lost->{reason} =~ /^(?:\Q$ending\E|unknown|\?)$/;
     }
 }
 

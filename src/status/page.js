@@ -1,10 +1,11 @@
-// The script of page.html, which it follows there. Three things keep the page true: a snapshot as JSON,
-// which everything but the events is drawn from; the event stream, which adds to the timeline and asks
-// for the next snapshot; and the link, which says how far what is shown can be trusted.
-"use strict";
+
+// The second part of the page's script. Three things keep the page true: a snapshot as JSON, which
+// everything but the events is drawn from; the event stream, which adds to the timeline and asks for the
+// next snapshot; and the link, which says how far what is shown can be trusted.
 const $ = (id) => document.getElementById(id);
 const base = location.pathname.replace(/\/+$/, "");
-const POLL = 2000, PATIENCE = 5000, RECENT = 300, ROWS = 200;
+// Milliseconds between two snapshots and for one; rows of the timeline.
+const POLL = 2000, PATIENCE = 5000, ROWS = 200;
 
 // Text, only where it differs: 512 rows are looked at after each event.
 function set(node, text) {
@@ -19,70 +20,8 @@ function make(name, className, ...inside) {
     node.append(...inside);
     return node;
 }
-const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-const sum = (list, value) => list.reduce((total, item) => total + value(item), 0);
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-function span(seconds) {
-    const s = Math.max(0, seconds), round = (number) => number.toFixed(number < 9.95 ? 1 : 0);
-    const [number, unit] = s < 0.1 ? [String(Math.round(s * 1000)), "ms"] : s < 59.5 ? [round(s), "s"] :
-        s < 3570 ? [round(s / 60), "min"] : s < 86000 ? [round(s / 3600), "h"] : [round(s / 86400), "d"];
-    return `${number}\u00a0${unit}`;
-}
-function clock(seconds) {
-    const date = new Date(seconds * 1000), two = (number) => String(number).padStart(2, "0");
-    const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-    const day = date.toDateString() === new Date().toDateString() ? "" :
-        `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `;
-    return day + time;
-}
-
-// What there is to say, the most serious first.
-function judge({ node, lock, generations, zone }, now) {
-    const found = [], say = (level, kind, text, more) => found.push({ level, kind, text, more });
-    const [current] = generations, all = (state) => sum(generations, (g) => g.workers[state]);
-    if (node.master_lost) {
-        say("bad", "master", "Master lost", `process ${node.master} is gone; the workers serve on, but none is replaced and no reload is possible`);
-    }
-    if (all("hung")) say("bad", "hung", `${many(all("hung"), "worker")} hung`, "no heartbeat in time; still a process, not counted as running");
-    if (!current) {
-        say("warn", "empty", "No worker is known", "the error log says why, as when the zone is full");
-    } else if (current.state === "retired") {
-        say("busy", "stopping", "Stopping", "nginx is to end");
-    } else if (current.state === "starting") {
-        const text = `generation ${current.generation} has ${current.workers.running} of ${many(current.expected, "worker")}`;
-        if (now - current.started > 30) say("warn", "starting", "Workers are slow to start", `${text} after ${span(now - current.started)}`);
-        else say("busy", "starting", node.reloads.last ? "Reloading" : "Starting", text);
-    } else if (!current.workers.running) {
-        say("bad", "nobody", "No worker runs", `generation ${current.generation} should have ${current.expected}`);
-    } else {
-        const missing = current.expected - current.workers.running - current.workers.hung;
-        if (missing > 0) say("warn", "missing", `${many(missing, "worker")} missing`, `of ${current.expected} of generation ${current.generation}`);
-    }
-    const call = lock.callback;
-    if (call && call.running >= 1) {
-        say("warn", "callback", `A callback runs for ${span(call.running)}`,
-            `number ${call.number} of ${call.event} for ${call.id}, in process ${lock.holder}; nothing starts or ends meanwhile`);
-    }
-    if (node.reloads.last === "failed") {
-        say("warn", "failed", "Last reload failed", `${span(now - node.reloads.failed_at)} ago; generation ${node.generation} stays, the error log says why`);
-    }
-    if (all("stuck")) say("warn", "stuck", `${many(all("stuck"), "worker")} stuck`, "draining for longer than draining_warn");
-    const dead = [...told.values()].map((t) => t.event).filter((e) => e.event === "worker_lost" && now - e.time < RECENT);
-    if (dead.length) {
-        const last = dead.reduce((a, b) => a.seq > b.seq ? a : b);
-        say("warn", "lost", `${many(dead.length, "worker")} died in the last 5 minutes`, `${last.id}: ${last.reason}, ${span(now - last.time)} ago`);
-    }
-    for (const kind of ["workers", "generations"]) {
-        const { used, total } = zone[kind];
-        if (used >= total * 0.9) say("warn", "zone", "Zone nearly full", `${used} of ${total} ${kind}`);
-    }
-    if (node.loading_since !== null) say("busy", "loading", "Reloading", `for ${span(now - node.loading_since)}`);
-    if (all("draining")) say("busy", "draining", "Draining", `${many(all("draining"), "old worker")} still ${all("draining") === 1 ? "serves" : "serve"} open connections`);
-    const rank = ["bad", "warn", "busy"];
-    return found.sort((a, b) => rank.indexOf(a.level) - rank.indexOf(b.level));
-}
-
+const told = new Map();     // by seq: the event and its row
 let kindSaid = "";
 function verdict(level, kind, text, lines) {
     dress($("verdict"), level);
@@ -101,19 +40,23 @@ function verdict(level, kind, text, lines) {
 function facts({ node, generations, workers }, now) {
     const [current] = generations, { reloads } = node;
     set($("host"), location.host);
-    set($("node"), `nginx ${node.nginx}, module ${node.version}, master ${node.master}, up for ${span(now - node.started)}`);
+    set($("node"),
+        `nginx ${node.nginx}, module ${node.version}, master ${node.master}, up for ${span(now - node.started)}`);
     set($("generation"), String(node.generation));
-    set($("generation-more"), current ? `since ${clock(current.started)}, ${span(now - current.started)} ago` : "");
+    set($("generation-more"),
+        current ? `since ${clock(current.started)}, ${span(now - current.started)} ago` : "");
     set($("reload"), reloads.last ? capital(reloads.last) : "None yet");
     const at = reloads.last === "failed" ? reloads.failed_at : reloads.succeeded_at;
     const took = reloads.duration === null ? "" : `, took ${span(reloads.duration)}`;
-    set($("reload-more"), reloads.last ? `${clock(at)}${took}; ${reloads.succeeded} good, ${reloads.failed} failed` : "since the start");
+    set($("reload-more"),
+        reloads.last ? `${clock(at)}${took}; ${reloads.succeeded} good, ${reloads.failed} failed` : "since the start");
     set($("running"), current ? `${current.workers.running} of ${current.expected}` : "0");
-    const old = sum(generations.slice(1), (g) => g.workers.running + g.workers.draining + g.workers.stuck + g.workers.hung);
+    const old = workers.filter((worker) => worker.generation !== current?.generation).length;
     set($("running-more"), old ? `and ${many(old, "old one")}` : "no old ones");
     const open = workers.map((worker) => worker.connections).filter(Boolean);
     set($("connections"), open.length ? `${sum(open, (c) => c.active)} active` : "–");
-    set($("connections-more"), open.length ? `${sum(open, (c) => c.idle)} idle, as of the last heartbeats` : "no heartbeat yet");
+    set($("connections-more"),
+        open.length ? `${sum(open, (c) => c.idle)} idle, as of the last heartbeats` : "no heartbeat yet");
 }
 
 const groups = new Map();   // by generation: its elements and its rows by id
@@ -143,7 +86,8 @@ function show(worker, { tr, cells, word, since }, now) {
     dress(cells[2], LEVEL[worker.state] ?? "none");
     set(word, worker.state);
     set(since, draining);
-    const texts = [worker.worker, worker.pid, , span(worker.age), active, idle, span(Math.round(worker.heartbeat_age * 10) / 10), worker.respawns];
+    const beat = span(Math.round(worker.heartbeat_age * 10) / 10);
+    const texts = [worker.worker, worker.pid, , span(worker.age), active, idle, beat, worker.respawns];
     texts.forEach((text, index) => set(cells[index], String(text)));
 }
 // Puts `node` after `before` in `parent`, or first, unless it is there.
@@ -158,12 +102,13 @@ function roster(status, now) {
         if (!groups.has(g.generation)) groups.set(g.generation, group(g.generation));
         const { part, age, state, more, body, rows } = groups.get(g.generation), old = new Set(rows.keys());
         last = place($("workers"), part, last);
-        const counts = Object.entries(g.workers).filter(([, number]) => number).map(([name, number]) => `${number} ${name}`);
+        const counts = Object.entries(g.workers).filter(([, number]) => number);
         set(age, g.age);
         dress(age, g.age === "current" ? "ok" : "busy");
         set(state, g.state);
         const ready = g.ready_after === null ? "" : `, ready after ${span(g.ready_after)}`;
-        set(more, `${counts.join(", ") || "no worker"}; from ${clock(g.started)}${ready}`);
+        const text = counts.map(([name, number]) => `${number} ${name}`).join(", ") || "no worker";
+        set(more, `${text}; from ${clock(g.started)}${ready}`);
         let previous = null;
         for (const worker of status.workers.filter((w) => w.generation === g.generation)) {
             if (!old.delete(worker.id)) rows.set(worker.id, row());
@@ -184,36 +129,14 @@ function roster(status, now) {
     $("filter").hidden = status.workers.length < 16;
 }
 
-const told = new Map();     // by seq: the event and its row
-const EVENT = { worker_lost: "bad", worker_hung: "bad", master_lost: "bad", reload_failed: "bad", worker_stuck: "warn",
-    master_ready: "ok", worker_recovered: "ok", worker_draining: "busy" };
-
-function sentence({ event, generation, worker, pid, reason, core, connections, duration }) {
-    const after = duration === null ? "" : ` after ${span(duration)}`;
-    const open = connections === null ? "" : ` with ${many(connections, "connection")}`;
-    switch (event) {
-    case "master_start": return `generation ${generation} is loaded${after}`;
-    case "master_ready": return `generation ${generation} is complete${after}`;
-    case "master_exit": return `generation ${generation} is over`;
-    case "master_lost": return "the master died, its workers live on";
-    case "reload_failed": return `a reload failed${after}, generation ${generation} stays`;
-    case "worker_start": return `worker ${worker} started`;
-    case "worker_exit": return duration === null ? `worker ${worker} ended` : `worker ${worker} ended, drained ${span(duration)}`;
-    case "worker_draining": return `worker ${worker} drains${open}`;
-    case "worker_stuck": return `worker ${worker} still drains${after}${open}`;
-    case "worker_lost": return `worker ${worker} died: ${reason}${core ? ", dumped core" : ""}`;
-    case "worker_hung": return `worker ${worker} missed its heartbeat`;
-    case "worker_recovered": return `worker ${worker} beats again`;
-    default: return `process ${pid}`;
-    }
-}
 function timeline(event, fresh) {
     if (told.has(event.seq)) return;
-    const time = make("time", "", clock(event.time)), thousandths = make("span", "wide", (event.time % 1).toFixed(3).slice(1));
-    time.append(thousandths);
+    const thousandths = make("span", "wide", (event.time % 1).toFixed(3).slice(1));
+    const time = make("time", "", clock(event.time), thousandths);
     time.dateTime = new Date(event.time * 1000).toISOString();
     const name = make("td", "", make("span", `mark ${EVENT[event.event] ?? "none"}`), event.event);
-    const tr = make("tr", fresh ? "new" : "", make("td", "dim", time), name, make("td", "dim wide", event.id), make("td", "", sentence(event)));
+    const tr = make("tr", fresh ? "new" : "",
+        make("td", "dim", time), name, make("td", "dim wide", event.id), make("td", "", sentence(event)));
     tr.dataset.seq = event.seq;
     insert(tr, event.seq);
     told.set(event.seq, { event, tr });
@@ -251,7 +174,12 @@ function rest({ callbacks, zone, event_log }) {
 
 // How far what is shown can be trusted: whether the server answers, and whether the stream is there.
 const link = { server: null, stream: false, lostAt: 0, reason: "", back: "" };
-let latest = null, behind = 0, said = "", seq = 0, source = null, asking = false, again = false, soon = 0, retry = 0;
+// The newest snapshot; since when the stream tells less than it knows; what was read out of the link.
+let latest = null, behind = 0, said = "";
+// The newest event that was streamed, the stream, and when to open another one.
+let seq = 0, source = null, retry = 0;
+// Whether a snapshot is under way, another one is wanted after it, and one is to be asked for soon.
+let asking = false, again = false, soon = 0;
 
 function draw() {
     const lost = link.server === false, stale = latest && (Date.now() - latest.at) / 1000;
@@ -260,14 +188,18 @@ function draw() {
         const seen = latest ? `what is below was seen ${span(stale)} ago` : "nothing was seen yet";
         verdict("none", "contact", "No contact", [link.reason, seen]);
     } else if (latest) {
-        const found = judge(latest.status, latest.status.node.time + stale), [first, ...others] = found;
-        if (first) verdict(first.level, first.kind, first.text, [first.more, ...others.map((o) => `${o.text}: ${o.more}`)]);
+        const now = latest.status.node.time + stale;
+        const found = judge(latest.status, [...told.values()].map(({ event }) => event), now);
+        const [first, ...others] = found;
+        const more = others.map((other) => `${other.text}: ${other.more}`);
+        if (first) verdict(first.level, first.kind, first.text, [first.more, ...more]);
         else verdict("ok", "well", "All well", ["every worker runs, and the last reload did not fail"]);
     }
     const gone = link.lostAt && span((Date.now() - link.lostAt) / 1000);
     if (lost) report("bad", `Server lost ${clock(link.lostAt / 1000)}`, `, ${gone} ago; trying again`);
     else if (!latest) report("none", "Connecting", "");
-    else if (!link.stream) report("warn", link.lostAt ? `Stream lost ${clock(link.lostAt / 1000)}` : "Stream connecting", "; trying again");
+    else if (!link.stream && !link.lostAt) report("warn", "Stream connecting", "");
+    else if (!link.stream) report("warn", `Stream lost ${clock(link.lostAt / 1000)}`, "; trying again");
     else report("ok", "Live", link.back && `, ${link.back}`);
 }
 function report(level, text, more) {
@@ -290,9 +222,11 @@ function note(what, here, reason) {
 }
 
 async function snapshot() {
-    const options = { headers: { Accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) };
-    const answer = await fetch(base || "/", options).catch(({ name }) => {
-        throw new Error(name === "TimeoutError" ? `no answer in ${span(PATIENCE / 1000)}` : "the server can't be reached");
+    const answer = await fetch(base || "/", {
+        headers: { Accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE),
+    }).catch(({ name }) => {
+        const late = name === "TimeoutError";
+        throw new Error(late ? `no answer in ${span(PATIENCE / 1000)}` : "the server can't be reached");
     });
     if (!answer.ok) throw new Error(`the server answers ${answer.status} ${answer.statusText}`);
     return answer.json().catch(() => {
@@ -327,7 +261,8 @@ function hurry() {
     }, 200);
 }
 function take(status, known) {
-    const { node } = status, another = latest && (latest.status.node.started !== node.started || node.seq < known);
+    const { node } = status;
+    const another = latest && (latest.status.node.started !== node.started || node.seq < known);
     if (another) {
         // Another nginx, or a new zone: its events are numbered anew.
         told.clear();
@@ -371,7 +306,8 @@ function listen() {
         hurry();
     };
     mine.addEventListener("gap", ({ data }) => {
-        const { after, next } = JSON.parse(data), cell = make("td", "gap", `events ${after + 1} to ${next - 1} are not remembered any more`);
+        const { after, next } = JSON.parse(data);
+        const cell = make("td", "gap", `events ${after + 1} to ${next - 1} are not remembered any more`);
         cell.colSpan = 4;
         const tr = make("tr", "", cell);
         tr.dataset.seq = next - 1;
@@ -396,7 +332,9 @@ document.addEventListener("visibilitychange", () => {
         ask();
     }
 });
-$("hide-running").addEventListener("change", ({ target }) => $("workers").classList.toggle("hide-running", target.checked));
+$("hide-running").addEventListener("change", ({ target }) => {
+    $("workers").classList.toggle("hide-running", target.checked);
+});
 $("metrics").href = `${base}/metrics`;
 setInterval(() => document.hidden || ask(), POLL);
 setInterval(() => document.hidden || draw(), 1000);

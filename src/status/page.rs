@@ -7,8 +7,14 @@ use super::respond::Response;
 
 /// One document that needs nothing else: page.html ends where its script begins. `@NONCE@` stands where
 /// the nonce of an answer goes: only what carries it may run or change the style.
-const PAGE: &str =
-    concat!(include_str!("page.html"), include_str!("page.js"), "</script>\n</html>\n");
+const PAGE: &str = concat!(
+    include_str!("page.html"),
+    include_str!("page_words.js"),
+    include_str!("page.js"),
+    "</script>
+</html>
+"
+);
 
 /// Sends it.
 pub fn send(request: &mut Request) -> ngx_int_t {

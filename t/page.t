@@ -37,7 +37,7 @@ my $at = "http://127.0.0.1:$port";
 sub rows {
     return $browser->run(<<'END_JS', $_[0]);
         const rows = document.querySelectorAll(`[aria-label="Workers of generation ${arguments[0]}"] tbody tr`);
-        return Object.fromEntries([...rows].map((row) => [row.dataset.id, [row.dataset.state, row.lastChild.innerText]]));
+        return Object.fromEntries([...rows].map((row) => [row.dataset.id, [row.dataset.state, row.lastChild.textContent]]));
 END_JS
 }
 

@@ -61,16 +61,19 @@ subtest 'the alert rules' => sub {
     ok($well, 'the example for scraping') or diag $said;
 };
 
+# The metrics of a node in some state, which have to please promtool.
+sub checked {
+    my ($node, $metrics, $state) = @_;
+    my $text = $metrics->();
+    my ($well, $said) = promtool($node, $text, 'check metrics');
+    ok($well && $said eq '', "promtool finds nothing, $state") or diag $said, $text;
+    return $text;
+}
+
 subtest 'the metrics' => sub {
     my ($node, $metrics) = node(manager => 'on worker_start exec /bin/false;');
     $node->up;
-    my $check = sub {
-        my ($state) = @_;
-        my $text = $metrics->();
-        my ($well, $said) = promtool($node, $text, 'check metrics');
-        ok($well && $said eq '', "promtool finds nothing, $state") or diag $said, $text;
-        return $text;
-    };
+    my $check = sub { checked($node, $metrics, @_) };
     like($check->('fresh'), qr/^nginx_worker_manager_config_last_reload_successful 1(\.0)?$/m, 'no reload failed');
     my $held = $node->hold_connection(1);
     $node->reload_ready(2);
@@ -95,6 +98,23 @@ subtest 'the metrics' => sub {
     }
     close $held;
     $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'without a master, and with a worker that hangs' => sub {
+    my ($node, $metrics) = node(manager => 'interval 100ms; failed 100ms;');
+    $node->up;
+    my ($stopped) = $node->on_duty;
+    $node->signal('STOP', $stopped);
+    $node->wait_events('worker_hung', 1);
+    $node->signal('KILL');
+    $node->wait_events('master_lost', 1);
+    my $text = checked($node, $metrics, 'then');
+    like($text, qr/^nginx_worker_manager_master_up 0(\.0)?$/m, 'the master is lost');
+    like($text, qr/^nginx_worker_manager_workers\{[^}]*"current"[^}]*"hung"[^}]*\} 1$/m, 'a worker hangs');
+    $node->signal('CONT', $stopped);
+    $node->signal('QUIT', $node->on_duty);
+    $node->wait_events('master_exit', 1);
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -178,8 +178,9 @@ const link = { server: null, stream: false, lostAt: 0, reason: "", back: "" };
 let latest = null, behind = 0, said = "";
 // The newest event that was streamed, the stream, and when to open another one.
 let seq = 0, source = null, retry = 0;
-// Whether a snapshot is under way, another one is wanted after it, and one is to be asked for soon.
-let asking = false, again = false, soon = 0;
+// Whether a snapshot is under way, another one is wanted after it, and one is to be asked for soon; how
+// many have failed in a row.
+let asking = false, again = false, soon = 0, failures = 0;
 
 function draw() {
     const lost = link.server === false, stale = latest && (Date.now() - latest.at) / 1000;
@@ -226,7 +227,8 @@ async function snapshot() {
         headers: { Accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE),
     }).catch(({ name }) => {
         const late = name === "TimeoutError";
-        throw new Error(late ? `no answer in ${span(PATIENCE / 1000)}` : "the server can't be reached");
+        const text = late ? `no answer in ${span(PATIENCE / 1000)}` : "the server can't be reached";
+        throw Object.assign(new Error(text), { late });
     });
     if (!answer.ok) throw new Error(`the server answers ${answer.status} ${answer.statusText}`);
     return answer.json().catch(() => {
@@ -243,9 +245,12 @@ async function ask() {
     const known = seq;
     try {
         take(await snapshot(), known);
+        failures = 0;
         note("server", true);
     } catch (error) {
-        note("server", false, error.message);
+        // A worker that died may have taken the request with it; another one will answer.
+        if (link.server && !failures++ && !error.late) hurry();
+        else note("server", false, error.message);
     }
     asking = false;
     if (again) {

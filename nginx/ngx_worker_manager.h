@@ -126,6 +126,66 @@ int ngx_worker_manager_history(uint64_t seq,
 int ngx_worker_manager_counts(ngx_worker_manager_counts_t *counts);
 
 
+/*
+ * The rest is for lua/resty/worker/manager.lua, and may change with it.
+ *
+ * A Lua VM, and the functions of the Lua library that it is entered with: this
+ * module is not linked with one.  "state" is a thread of the VM that is never
+ * collected and has at the bottom of its stack a function which is called with
+ * the number of a handler and returns whether that ran without an error.
+ */
+typedef struct {
+    size_t        size;
+    void         *state;
+
+    void        (*settop)(void *state, int index);
+    void        (*pushvalue)(void *state, int index);
+    void        (*pushinteger)(void *state, ptrdiff_t n);
+    int         (*pcall)(void *state, int nargs, int nresults, int errfunc);
+    int         (*toboolean)(void *state, int index);
+    const char *(*tolstring)(void *state, int index, size_t *len);
+
+    /* Of OpenResty's LuaJIT, otherwise NULL. */
+    void        (*setexdata)(void *state, void *exdata);
+} ngx_worker_manager_lua_t;
+
+
+/*
+ * Makes a VM known in the phases init ("init" 1) and init_worker ("init" 0).
+ * Returns 0; 1 if it is not that of the configuration but one of a request or
+ * a timer, as with "lua_code_cache off": nothing is to be registered then;
+ * -1 if there is no "worker_manager" block.
+ */
+int ngx_worker_manager_lua_enter(const ngx_worker_manager_lua_t *lua, int init);
+
+
+/*
+ * Times in milliseconds that win over the block's; 0 leaves one as it is.
+ * "zone" is the name that the block's zone has to have, or NULL.  Returns 0;
+ * -1 if the zone has another name.  Before the block has been read that is
+ * checked once it has.
+ */
+int ngx_worker_manager_lua_options(const char *zone, int64_t interval,
+    int64_t failed);
+
+
+/* As ngx_worker_manager_on(), for a handler. */
+int ngx_worker_manager_lua_on(const char *event, int handler);
+
+
+/* The event that a handler is called for. */
+const ngx_worker_manager_event_t *ngx_worker_manager_lua_event(void);
+
+
+/*
+ * Registers this worker in the phase init_worker.  "request" is what nginx's
+ * Lua module has as the request of that phase.  May call handlers.  Returns 0;
+ * 1 in a process that is no worker; -1 if it could not be registered, which
+ * the error log explains; -2 if it was registered before.
+ */
+int ngx_worker_manager_lua_start(void *request);
+
+
 #ifdef __cplusplus
 }
 #endif

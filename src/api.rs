@@ -30,20 +30,20 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
     let Some(conf) = conf else {
         return -1;
     };
-    let kind = match event.to_str() {
-        Ok("*") => None,
-        Ok(name) => match Kind::from_name(name) {
-            Some(kind) => Some(kind),
-            None => return -2,
-        },
-        Err(_) => return -2,
-    };
-    let Some(callback) = callback else {
+    let Some((kind, callback)) = kind_from_name(event).zip(callback) else {
         return -2;
     };
     let callback = Callback::Call(Call::registered(callback, data));
     conf.callbacks.push(On { kind, callback });
     0
+}
+
+/// An event's name as programs give it, `*` for all. None if it is unknown.
+pub fn kind_from_name(name: &CStr) -> Option<Option<Kind>> {
+    match name.to_str().ok()? {
+        "*" => Some(None),
+        name => Kind::from_name(name).map(Some),
+    }
 }
 
 /// The zone, and the generation this process belongs to.

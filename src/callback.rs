@@ -8,11 +8,13 @@ use crate::log::Log;
 mod call;
 mod exec;
 mod log_line;
+mod lua;
 mod program;
 
 pub use call::{with_event_for_c, Call, CallbackPt};
 pub use exec::Exec;
 pub use log_line::LogLine;
+pub use lua::{current_event, Handler};
 pub use program::{prepare, Running};
 
 /// One callback.
@@ -23,6 +25,8 @@ pub enum Callback {
     Exec(Exec),
     /// A C function.
     Call(Call),
+    /// A handler in Lua.
+    Lua(Handler),
 }
 
 impl Callback {
@@ -37,6 +41,7 @@ impl Callback {
         match self {
             Callback::Log(line) => line.run(event, log),
             Callback::Call(call) => call.run(event, roster, log),
+            Callback::Lua(handler) => handler.run(event, conf, roster, log),
             Callback::Exec(exec) => return exec.run(event, conf, roster, log),
         }
         None

@@ -1,6 +1,6 @@
 //! The `worker_manager` block: what it holds once read. How it is read is in `conf/`.
 
-use core::ffi::{c_char, c_void};
+use core::ffi::{c_char, c_void, CStr};
 use core::ptr;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
@@ -14,12 +14,17 @@ use crate::clock;
 use crate::event_log::EventLog;
 use crate::lifecycle;
 use crate::log::Log;
+use crate::lua::{self, Lua};
 use crate::process;
 
 mod block;
 mod error;
 mod headers;
 mod on;
+
+/// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
+const CONF_OK: *mut c_char = ptr::null_mut();
+const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 pub use block::COMMANDS;
 pub(crate) use error::ConfError;
@@ -56,6 +61,12 @@ pub struct Conf {
     pub environment: RefCell<Vec<CString>>,
     /// The generation that was committed with this configuration; 0 before.
     pub generation: Cell<u64>,
+    /// The cycle it is the configuration of.
+    pub cycle: *mut ngx_cycle_t,
+    /// Whether the whole configuration file has been read.
+    pub parsed: Cell<bool>,
+    /// What Lua code adds.
+    pub lua: Lua,
 }
 
 /// One callback and what it is for.
@@ -93,6 +104,13 @@ impl Callbacks {
         end.0.get_or_init(|| Box::new(Link { on, rest: Callbacks::default() }));
     }
 
+    /// Takes the first one off.
+    pub fn pop(&mut self) -> Option<On> {
+        let Link { on, rest } = *self.0.take()?;
+        *self = rest;
+        Some(on)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &On> {
         iter::successors(self.0.get(), |link| link.rest.0.get()).map(|link| &link.on)
@@ -115,14 +133,19 @@ impl Conf {
     /// Size of the zone unless configured, bytes.
     pub const ZONE_SIZE: usize = 256 * 1024;
 
+    /// Name of the zone.
+    pub fn zone_name(&self) -> &CStr {
+        self.zone_name.as_deref().unwrap_or(Self::ZONE_NAME)
+    }
+
     /// Heartbeat interval, milliseconds.
     pub fn interval(&self) -> ngx_msec_t {
-        self.interval.unwrap_or(10_000)
+        self.lua.interval.get().or(self.interval).unwrap_or(10_000)
     }
 
     /// How far a heartbeat may overrun, milliseconds.
     pub fn failed(&self) -> ngx_msec_t {
-        self.failed.unwrap_or(5_000)
+        self.lua.failed.get().or(self.failed).unwrap_or(5_000)
     }
 
     /// How long a program may run, milliseconds.
@@ -155,7 +178,7 @@ impl Conf {
         }
     }
 
-    fn new() -> Conf {
+    fn new(cycle: *mut ngx_cycle_t) -> Conf {
         Conf {
             enabled: false,
             zone_name: None,
@@ -172,6 +195,9 @@ impl Conf {
             callbacks: Callbacks::default(),
             environment: RefCell::new(Vec::new()),
             generation: Cell::new(0),
+            cycle,
+            parsed: Cell::new(false),
+            lua: Lua::default(),
         }
     }
 }
@@ -187,7 +213,7 @@ pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
         if cleanup.is_null() {
             return ptr::null_mut();
         }
-        let conf = Box::into_raw(Box::new(Conf::new())).cast::<c_void>();
+        let conf = Box::into_raw(Box::new(Conf::new(cycle))).cast::<c_void>();
         lifecycle::load_begins();
         (*cleanup).handler = Some(destroy);
         (*cleanup).data = conf;
@@ -195,23 +221,28 @@ pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
     }
 }
 
-/// nginx's `init_conf`: the whole configuration is read.
+/// nginx's `init_conf`: the configuration file has been read to its end.
 ///
 /// # Safety
 /// Called by nginx with the cycle and what `create` returned.
 pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mut c_char {
-    // SAFETY: nginx passes what `create` returned, and the cycle is live.
-    let (conf, log) = unsafe { (&*conf.cast::<Conf>(), Log::of(cycle)) };
-    match conf.status.get() {
-        Some(place) if !conf.enabled => {
-            log!(
-                log,
-                Emerg,
-                "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
-            );
-            block::CONF_ERROR
+    // SAFETY: nothing else holds the configuration now; the cycle has its log.
+    let (conf, log) = unsafe { (&mut *conf.cast::<Conf>(), Log::of(cycle)) };
+    conf.parsed.set(true);
+    if let Some(place) = conf.status.get().filter(|_| !conf.enabled) {
+        log!(
+            log,
+            Emerg,
+            "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+        );
+        return CONF_ERROR;
+    }
+    match lua::parsed(conf) {
+        Ok(()) => CONF_OK,
+        Err(message) => {
+            log!(log, Emerg, "worker_manager: {message}");
+            CONF_ERROR
         }
-        _ => ptr::null_mut(),
     }
 }
 

@@ -22,6 +22,7 @@ mod kill_point;
 mod lifecycle;
 mod lock;
 mod losses;
+mod lua;
 mod oom;
 mod process;
 mod status;

@@ -35,6 +35,9 @@ pub struct Member {
 
 static MEMBER: PerProcess<Cell<Option<Member>>> = PerProcess(Cell::new(None));
 
+/// The process that has begun as a worker last: this one, or one that it was forked from.
+static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
+
 /// This process's place in the roster, if it is a registered worker.
 pub fn member() -> Option<Member> {
     MEMBER.get().filter(|member| member.pid == process::pid())
@@ -244,11 +247,15 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     hold.run(&mut transitions, Patience::Wait);
 }
 
-/// A worker begins: `init_process`.
+/// A worker begins: `init_process`, or before it Lua code that calls `on_init_worker_by_lua`; the
+/// second of them finds it registered.
 ///
 /// # Safety
 /// `cycle` is what nginx called `init_process` with.
 pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
+    if STARTED.replace(process::pid()) == process::pid() {
+        return;
+    }
     // SAFETY: the cycle is live.
     let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
     if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) {

@@ -26,7 +26,8 @@ sub works {
         $node->laws_hold('the laws hold', final => 1);
         my %exported = exported($options{module} // $options{binary});
         ok($exported{$_}, "other modules find $_")
-            for map { "ngx_worker_manager_$_" } qw(on counts history);
+            for map { "ngx_worker_manager_$_" } qw(on counts history), map { "lua_$_" }
+            qw(enter options on event start);
     };
 }
 

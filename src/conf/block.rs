@@ -13,16 +13,12 @@ use ngx::ffi::{
 use ngx::ngx_string;
 
 use super::error::ConfError;
-use super::{headers, on, zone_tag, Conf};
+use super::{headers, on, zone_tag, Conf, CONF_ERROR, CONF_OK};
 use crate::event_log::{EventLog, Format};
 use crate::zone;
 
 /// The context inside `worker_manager { }`: a bit that no directive of nginx's core modules has.
 const NGX_WORKER_MANAGER_CONF: u32 = 0x8000_0000;
-
-/// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
-const CONF_OK: *mut c_char = ptr::null_mut();
-pub const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 /// A zone has to hold at least this many pages, as nginx's own zones do.
 const MIN_PAGES: usize = 8;
@@ -150,7 +146,7 @@ unsafe extern "C" fn cmd_worker_manager(
 /// # Safety
 /// `cf` is what nginx passed to the handler.
 unsafe fn add_zone(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
-    let name = conf.zone_name.as_deref().unwrap_or(Conf::ZONE_NAME);
+    let name = conf.zone_name();
     let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
     let size = conf.zone_size.unwrap_or(Conf::ZONE_SIZE);
     // SAFETY: the name lives as long as the configuration, which lives as long as the cycle;

@@ -1,0 +1,103 @@
+//! Handlers in Lua, registered by `lua/resty/worker/manager.lua`.
+//!
+//! They are entered with the functions of the Lua library, on a thread that is kept for that, and
+//! not with callbacks of LuaJIT's FFI: those run on the thread of the last FFI operation
+//! (`lj_ccallback_enter`), which may have been collected when nginx is who calls.
+
+use core::cell::Cell;
+use core::ffi::CStr;
+use core::ptr;
+
+use ngx::ffi::{ngx_cycle, ngx_cycle_t};
+use roster::{Event, Roster};
+
+use super::call::with_event_for_c;
+use crate::conf::Conf;
+use crate::header::{ngx_worker_manager_event_t, ngx_worker_manager_lua_t};
+use crate::log::Log;
+use crate::process::PerProcess;
+
+/// A handler, by its number.
+pub struct Handler(pub i32);
+
+static EVENT: PerProcess<Cell<*const ngx_worker_manager_event_t>> =
+    PerProcess(Cell::new(ptr::null()));
+
+/// The event that a handler is called for.
+pub fn current_event() -> *const ngx_worker_manager_event_t {
+    EVENT.get()
+}
+
+impl Handler {
+    /// Calls it. The Lua side catches and logs what goes wrong in it.
+    pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) {
+        let Some(vm) = conf.lua.vm() else {
+            return;
+        };
+        // What Lua logs goes to ngx_cycle's log. In init_module that is still the cycle before,
+        // which at a cold start has only the log that nginx was built with.
+        let before = set_cycle(conf.cycle);
+        let succeeded = with_event_for_c(event, None, |event| {
+            EVENT.set(event);
+            let succeeded = call(&vm, self.0, event, log);
+            EVENT.set(ptr::null());
+            succeeded
+        });
+        if !succeeded {
+            roster.callback_failed(event.kind);
+        }
+        set_cycle(before);
+    }
+}
+
+fn set_cycle(cycle: *mut ngx_cycle_t) -> *mut ngx_cycle_t {
+    // SAFETY: nginx's one thread. Both cycles are live: that of a configuration whose callbacks run,
+    // and the one that is put back.
+    unsafe {
+        let before = ngx_cycle;
+        ngx_cycle = cycle;
+        before
+    }
+}
+
+/// Calls a handler; whether it succeeded. Everything that could allocate memory, and so fail, happens
+/// inside of `pcall`.
+fn call(
+    vm: &ngx_worker_manager_lua_t,
+    number: i32,
+    event: &ngx_worker_manager_event_t,
+    log: Log,
+) -> bool {
+    let enter = (vm.pushvalue, vm.pushinteger, vm.pcall);
+    let leave = (vm.toboolean, vm.tolstring, vm.settop);
+    let (Some(pushvalue), Some(pushinteger), Some(pcall)) = enter else {
+        return false;
+    };
+    let (Some(toboolean), Some(tolstring), Some(settop)) = leave else {
+        return false;
+    };
+    // SAFETY: the VM lives as long as its configuration's callbacks run: nginx's Lua module closes
+    // it with the pool of the cycle, after the last hook of this module. The functions are those of
+    // the library it runs in. A new thread has room for more values than are pushed here, and the
+    // function that was given to it at the bottom of its stack.
+    unsafe {
+        pushvalue(vm.state, 1);
+        pushinteger(vm.state, number as _);
+        let status = pcall(vm.state, 1, 1, 0);
+        if status != 0 {
+            let text = tolstring(vm.state, -1, ptr::null_mut());
+            let text = if text.is_null() { c"unknown error" } else { CStr::from_ptr(text) };
+            log!(
+                log,
+                Error,
+                "worker_manager: {} {}: {}",
+                CStr::from_ptr(event.event).to_string_lossy(),
+                CStr::from_ptr(event.id).to_string_lossy(),
+                text.to_string_lossy()
+            );
+        }
+        let succeeded = status == 0 && toboolean(vm.state, -1) != 0;
+        settop(vm.state, 1);
+        succeeded
+    }
+}

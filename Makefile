@@ -17,9 +17,10 @@ build: setup-build
 # Everything. T=t/reload.t runs only that.
 test: setup-test build test-module hooks chaos-hooks
 ifdef T
+	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
 	auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other debian
+	$(MAKE) --no-print-directory dynamic static other debian lua
 	cargo test --locked --workspace
 	$(MAKE) --no-print-directory model loom
 	auto/prove t
@@ -77,6 +78,11 @@ debian: setup-build
 # Every suite on other versions of nginx, each built from source: debug or not, dynamic or static.
 test-versions: setup-test debian
 	auto/versions bookworm trixie vendored sid
+
+.PHONY: lua
+# The same with nginx's Lua module, for the suites of the Lua library.
+lua: debian
+	auto/lua
 
 check: setup-check
 	cargo fmt --all --check

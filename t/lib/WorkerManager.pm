@@ -10,6 +10,7 @@ no warnings 'exec';
 use Cwd ();
 use File::Path qw(make_path remove_tree);
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use POSIX ();
 use Test::More;
 use Time::HiRes qw(time);
@@ -23,7 +24,7 @@ my @nodes;
 
 # Fields of an event in the order in which the suites log them.
 my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core connections duration);
-my $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
+our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
     . ' \"$reason\" $core $connections $duration';
 
 # new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
@@ -43,6 +44,7 @@ sub new {
         manager => '',
         main    => '',
         http    => '',
+        tail    => '',
         events  => '',
         connections => 64,
         daemon  => 1,
@@ -92,6 +94,7 @@ http {
         }
     }
 }
+$self->{tail}
 END
 }
 
@@ -330,8 +333,19 @@ sub laws_hold {
 # The answer to a request, '' if there is none; of another port than the suite's own if one is given.
 sub get {
     my ($self, $path, $port) = @_;
-    my $socket = IO::Socket::INET->new(
-        PeerAddr => '127.0.0.1', PeerPort => $port // $self->{port}, Timeout => 5) or return '';
+    return ask($path, IO::Socket::INET->new(
+        PeerAddr => '127.0.0.1', PeerPort => $port // $self->{port}, Timeout => 5));
+}
+
+# The same from a server that listens on a socket below the node's root.
+sub get_unix {
+    my ($self, $name, $path) = @_;
+    return ask($path, IO::Socket::UNIX->new(Peer => $self->path($name), Timeout => 5));
+}
+
+sub ask {
+    my ($path, $socket) = @_;
+    return '' unless $socket;
     print $socket "GET $path HTTP/1.0\r\nHost: localhost\r\n\r\n";
     local $/;
     return scalar(<$socket>) // '';

@@ -1,0 +1,378 @@
+-- resty.worker.manager: callbacks when masters and workers of nginx come and go, on the nginx module
+-- ngx_worker_manager_module. What the functions do is described in docs/lua.md.
+
+local ffi = require "ffi"
+local base = require "resty.core.base"
+
+local C = ffi.C
+local error = error
+local format = string.format
+local pcall = pcall
+local tonumber = tonumber
+local tostring = tostring
+local traceback = debug.traceback
+local type = type
+local xpcall = xpcall
+
+
+-- A second load into the same VM finds the types there.
+if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
+    ffi.cdef [[
+        typedef struct {
+            size_t        size;
+            const char   *event;
+            const char   *id;
+            int64_t       n_prev;
+            int64_t       n_mine;
+            int64_t       n_next;
+            int64_t       n_older;
+            int64_t       generation;
+            int64_t       pid;
+            int64_t       worker;
+            uint64_t      seq;
+            int64_t       time;
+            const char   *reason;
+            int           core;
+            int64_t       connections;
+            int64_t       duration;
+        } ngx_worker_manager_event_t;
+
+        typedef struct {
+            size_t        size;
+            int64_t       generation;
+            int64_t       n_prev;
+            int64_t       n_mine;
+            int64_t       n_next;
+            int64_t       n_older;
+        } ngx_worker_manager_counts_t;
+
+        typedef struct {
+            size_t        size;
+            void         *state;
+            void        (*settop)(void *state, int index);
+            void        (*pushvalue)(void *state, int index);
+            void        (*pushinteger)(void *state, ptrdiff_t n);
+            int         (*pcall)(void *state, int nargs, int nresults,
+                                 int errfunc);
+            const char *(*tolstring)(void *state, int index, size_t *len);
+            void        (*setexdata)(void *state, void *exdata);
+        } ngx_worker_manager_lua_t;
+
+        int ngx_worker_manager_counts(ngx_worker_manager_counts_t *counts);
+        int ngx_worker_manager_lua_enter(const ngx_worker_manager_lua_t *lua,
+                                         int init);
+        int ngx_worker_manager_lua_options(const char *zone, int64_t interval,
+                                           int64_t failed);
+        int ngx_worker_manager_lua_on(const char *event, int handler);
+        const ngx_worker_manager_event_t *ngx_worker_manager_lua_event(void);
+        int ngx_worker_manager_lua_start(void *request);
+
+        void lua_settop(void *state, int index);
+        void lua_pushvalue(void *state, int index);
+        void lua_pushinteger(void *state, ptrdiff_t n);
+        int lua_pcall(void *state, int nargs, int nresults, int errfunc);
+        const char *lua_tolstring(void *state, int index, size_t *len);
+        void lua_setexdata(void *state, void *exdata);
+    ]]
+end
+
+
+-- A symbol of the process, nil if there is none.
+local function symbol(name)
+    local found, value = pcall(function() return C[name] end)
+    return found and value or nil
+end
+
+
+if not symbol("ngx_worker_manager_lua_enter") then
+    error("resty.worker.manager needs an nginx module, put \"load_module "
+          .. "modules/ngx_worker_manager_module.so;\" at the top of nginx.conf", 0)
+end
+
+
+-- What nginx holds on to is kept in the VM's registry, so that it is collected with the VM and not
+-- before, whatever becomes of this module's table.
+local KEY = "resty.worker.manager"
+local registry = debug.getregistry()
+local self = registry[KEY] or { handlers = {} }
+registry[KEY] = self
+
+-- Without OpenResty's LuaJIT the request is in a global variable, and stays there after its end.
+local global_request = not symbol("lua_setexdata")
+
+
+local function count(n)
+    n = tonumber(n)
+    if n >= 0 then
+        return n
+    end
+    return nil
+end
+
+
+-- The id as Lua code knows it: a number for masters, "generation-pid" for workers.
+local function id_of(event)
+    local id = ffi.string(event.id)
+    return tonumber(id) or id
+end
+
+
+local function text(pointer)
+    if pointer == nil then
+        return nil
+    end
+    return ffi.string(pointer)
+end
+
+
+local function table_of(event)
+    return {
+        event = ffi.string(event.event),
+        id = id_of(event),
+        n_prev = count(event.n_prev),
+        n_mine = count(event.n_mine),
+        n_next = count(event.n_next),
+        n_older = count(event.n_older),
+        generation = count(event.generation),
+        pid = count(event.pid),
+        worker = count(event.worker),
+        seq = tonumber(event.seq),
+        time = tonumber(event.time) / 1000,
+        reason = text(event.reason),
+        core = event.core ~= 0,
+        connections = count(event.connections),
+        duration = event.duration >= 0 and tonumber(event.duration) / 1000 or nil,
+    }
+end
+
+
+local function log_error(event, message)
+    ngx.log(ngx.ERR, "worker_manager: ", ffi.string(event.event), " ", ffi.string(event.id), ": ",
+            message)
+end
+
+
+-- The message and where it came from, of what a callback threw, which may be anything.
+local function message_of(thrown)
+    if type(thrown) ~= "string" then
+        local printable, printed = pcall(tostring, thrown)
+        thrown = printable and printed or "a " .. type(thrown) .. " was thrown"
+    end
+    local message = traceback(thrown, 2)
+    return message
+end
+
+
+local function run(handler, event)
+    local id, n_prev, n_mine, n_next =
+        id_of(event), count(event.n_prev), count(event.n_mine), count(event.n_next)
+
+    -- Only callbacks of `on`, which the original library does not have, get a fifth argument.
+    local ok, message
+    if handler.details then
+        ok, message = xpcall(handler.callback, message_of, id, n_prev, n_mine, n_next,
+                             table_of(event))
+    else
+        ok, message = xpcall(handler.callback, message_of, id, n_prev, n_mine, n_next)
+    end
+    if not ok then
+        log_error(event, message)
+    end
+end
+
+
+-- nginx calls this with the number of a handler.
+local function dispatch(number)
+    local handler = self.handlers[number]
+    local event = C.ngx_worker_manager_lua_event()
+    if not handler or event == nil then
+        return
+    end
+
+    if not global_request or self.starting then
+        return run(handler, event)
+    end
+    local globals = getfenv(0)
+    local request = rawget(globals, "__ngx_req")
+    rawset(globals, "__ngx_req", nil)
+    run(handler, event)
+    rawset(globals, "__ngx_req", request)
+end
+
+
+-- Makes this VM known to nginx. False if it is one that ends with a request or a timer.
+local function enter(phase, level)
+    if self.entered == nil then
+        -- The thread is never resumed: it is a stack that outlives every phase, with the function
+        -- to call at its bottom.
+        local thread = coroutine.create(dispatch)
+        local vm = ffi.new("ngx_worker_manager_lua_t", {
+            size = ffi.sizeof("ngx_worker_manager_lua_t"),
+            state = ffi.cast("void *", tonumber(format("%p", thread))),
+            settop = C.lua_settop,
+            pushvalue = C.lua_pushvalue,
+            pushinteger = C.lua_pushinteger,
+            pcall = C.lua_pcall,
+            tolstring = C.lua_tolstring,
+            setexdata = symbol("lua_setexdata"),
+        })
+        local rc = C.ngx_worker_manager_lua_enter(vm, phase == "init" and 1 or 0)
+        if rc < 0 then
+            error("nginx.conf has no worker_manager block", level + 1)
+        end
+        self.thread = thread
+        self.entered = rc == 0
+    end
+    return self.entered
+end
+
+
+local function register(event, callback, details)
+    local number = #self.handlers + 1
+    self.handlers[number] = { callback = callback, details = details }
+    local rc = C.ngx_worker_manager_lua_on(event, number)
+    if rc ~= 0 then
+        self.handlers[number] = nil
+    end
+    return rc
+end
+
+
+local function check_callback(position, name, callback, level)
+    if callback ~= nil and type(callback) ~= "function" then
+        error(format("bad argument #%d to '%s' (function or nil expected, got %s)", position, name,
+                     type(callback)), level + 1)
+    end
+end
+
+
+-- Seconds as an option gives them, in milliseconds; 0 if it does not.
+local function milliseconds(name, seconds, level)
+    if seconds == nil then
+        return 0
+    end
+    local ms = type(seconds) == "number" and math.floor(seconds * 1000 + 0.5)
+    -- As much as nginx's own times can be.
+    if not ms or ms ~= ms or ms < 1 or ms > 2147483647 then
+        error(format("bad option '%s' (a number of seconds greater than 0 expected, got %s)", name,
+                     tostring(seconds)), level + 1)
+    end
+    return ms
+end
+
+
+local _M = { version = "0.1.0" }
+
+
+-- To be called once, in init_by_lua. Returns true.
+function _M.on_init_by_lua(opts, master_start_cb, master_exit_cb)
+    if ngx.get_phase() ~= "init" then
+        error("on_init_by_lua must be called in the init_by_lua phase", 2)
+    end
+    if self.initialized then
+        error("on_init_by_lua was called before, it must be called only once", 2)
+    end
+    if type(opts) ~= "table" then
+        error(format("bad argument #1 to 'on_init_by_lua' (table expected, got %s)", type(opts)), 2)
+    end
+    check_callback(2, "on_init_by_lua", master_start_cb, 2)
+    check_callback(3, "on_init_by_lua", master_exit_cb, 2)
+    local interval = milliseconds("interval", opts.interval, 2)
+    local failed = milliseconds("failed", opts.failed, 2)
+
+    local shm = opts.shm
+    local is_dict = type(shm) == "string" and ngx.shared[shm] ~= nil
+    if type(shm) ~= "string" then
+        error("unknown shm `" .. tostring(shm) .. "'", 2)
+    end
+    if not enter("init", 2) then
+        -- What the configuration's own VM has registered holds.
+        self.initialized = true
+        return true
+    end
+    if C.ngx_worker_manager_lua_options(not is_dict and shm or nil, interval, failed) ~= 0 then
+        error("unknown shm `" .. shm .. "'", 2)
+    end
+    if master_start_cb then
+        register("master_start", master_start_cb)
+    end
+    if master_exit_cb then
+        register("master_exit", master_exit_cb)
+    end
+    self.initialized = true
+    return true
+end
+
+
+-- To be called once, in init_worker_by_lua. Returns true once this worker is registered and start_cb
+-- has run; nil and an error if it could not be registered.
+function _M.on_init_worker_by_lua(start_cb, exit_cb)
+    if ngx.get_phase() ~= "init_worker" then
+        error("on_init_worker_by_lua must be called in the init_worker_by_lua phase", 2)
+    end
+    if not self.initialized then
+        error("on_init_by_lua must be called first", 2)
+    end
+    if self.started then
+        error("on_init_worker_by_lua was called before, it must be called only once", 2)
+    end
+    check_callback(1, "on_init_worker_by_lua", start_cb, 2)
+    check_callback(2, "on_init_worker_by_lua", exit_cb, 2)
+    self.started = true
+
+    if start_cb then
+        register("worker_start", start_cb)
+    end
+    if exit_cb then
+        register("worker_exit", exit_cb)
+    end
+    self.starting = true
+    local request = base.get_request()
+    local rc = C.ngx_worker_manager_lua_start(type(request) == "cdata" and request or nil)
+    self.starting = false
+    if rc == -2 then
+        return nil, "this worker was registered before init_worker_by_lua, start_cb did not run"
+    end
+    if rc < 0 then
+        return nil, "this worker could not be registered, see the error log"
+    end
+    return true
+end
+
+-- Callbacks are called while it waits for C: no trace may be under way then.
+jit.off(_M.on_init_worker_by_lua)
+
+
+-- The running workers of the previous generation, of this process's and of the next.
+function _M.counts()
+    local counts = ffi.new("ngx_worker_manager_counts_t")
+    counts.size = ffi.sizeof(counts)
+    if C.ngx_worker_manager_counts(counts) ~= 0 then
+        return nil, nil, nil
+    end
+    return count(counts.n_prev), count(counts.n_mine), count(counts.n_next)
+end
+
+
+-- Calls callback(id, n_prev, n_mine, n_next, event) for each event of that name, or for all with "*".
+-- In init_by_lua it holds for every process of the configuration, in init_worker_by_lua for that
+-- worker.
+function _M.on(event, callback)
+    local phase = ngx.get_phase()
+    if phase ~= "init" and phase ~= "init_worker" then
+        error("on must be called in the init_by_lua or the init_worker_by_lua phase", 2)
+    end
+    if type(event) ~= "string" then
+        error(format("bad argument #1 to 'on' (string expected, got %s)", type(event)), 2)
+    end
+    if type(callback) ~= "function" then
+        error(format("bad argument #2 to 'on' (function expected, got %s)", type(callback)), 2)
+    end
+    if enter(phase, 2) and register(event, callback, true) ~= 0 then
+        error("unknown event `" .. event .. "'", 2)
+    end
+    return true
+end
+
+
+return _M

@@ -79,10 +79,15 @@ debian: setup-build
 test-versions: setup-test debian
 	auto/versions bookworm trixie vendored sid
 
-.PHONY: lua
+.PHONY: lua test-matrix
 # The same with nginx's Lua module, for the suites of the Lua library.
 lua: debian
 	auto/lua
+
+# Those suites with the nginx and the Lua packages of newer Debian suites, each unpacked in build/.
+test-matrix: setup-test
+	auto/matrix trixie
+	auto/matrix sid
 
 check: setup-check
 	cargo fmt --all --check

@@ -135,21 +135,56 @@ subtest 'native callbacks come first, then Lua' => sub {
 };
 
 subtest 'start_cb runs in the phase init_worker, before the call returns' => sub {
-    my $node = node(workers => 1, init_worker => <<'END')->up;
+    my $node = node(workers => 1, http => 'lua_shared_dict dict 1m;', init_worker => <<'END')->up;
         local done
         local ok = M.on_init_worker_by_lua(function(id)
             done = true
             say("phase", ngx.get_phase(), "pid", id == "1-" .. ngx.worker.pid())
             say("counts", M.counts())
             assert(ngx.timer.at(0, function() say("timer", ngx.get_phase()) end))
-        end, function() say("exit", M.counts()) end)
+        end, function()
+            say("exit", ngx.get_phase(), ngx.shared.dict:incr("exits", 1, 0), M.counts())
+            say("exit", pcall(ngx.timer.at, 0, function() end))
+        end)
         say("returned", ok, done)
 END
     WorkerManager::Lua::wait_said($node, 1, 'timer');
     $node->down;
     is_deeply([ said($node) ], [ 'master_start 1 nil 0 nil', 'phase init_worker pid true',
-        'counts nil 1 nil', 'returned true true', 'timer timer', 'exit nil 0 nil',
+        'counts nil 1 nil', 'returned true true', 'timer timer', 'exit init 1 nil 0 nil',
+        'exit false no request',
         'master_exit 1 nil 0 nil' ], 'with its API');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a callback in the event loop wakes a light thread, which has the whole API' => sub {
+    # As in docs/lua.md.
+    my $node = node(manager => $QUICK, init_worker => <<'END')->up;
+        local hung = {}
+        local semaphore = require("ngx.semaphore").new()
+        M.on("worker_hung", function(id, n_prev, n_mine, n_next, event)
+            say("no request:", pcall(ngx.timer.at, 0, function() end))
+            hung[#hung + 1] = event
+            semaphore:post()
+        end)
+        ngx.timer.at(0, function()
+            while not ngx.worker.exiting() do
+                if semaphore:wait(0.1) then
+                    ngx.sleep(0)
+                    say("thread", ngx.get_phase(), table.remove(hung, 1).id)
+                end
+            end
+        end)
+        assert(M.on_init_worker_by_lua())
+END
+    my ($stopped) = $node->on_duty;
+    $node->signal('STOP', $stopped);
+    WorkerManager::Lua::wait_said($node, 1, 'thread');
+    is((said($node, 'thread'))[0], 'thread timer 1-', 'told in a thread');
+    is((said($node, 'no request'))[0], 'no request: false no request', 'which the callback itself is not');
+    $node->signal('CONT', $stopped);
+    $node->wait_events('worker_recovered', 1);
+    $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -209,6 +209,7 @@ init_by_lua_block {
     require("resty.worker.manager").on_init_by_lua({ shm = "nowhere" })
 }
 --- must_die
+--- suppress_stderr
 --- error_log eval
 qr/init_by_lua(?:\([^)]*\))?:2: unknown shm `nowhere'/
 
@@ -222,6 +223,7 @@ init_by_lua_block {
     require("resty.worker.manager").on_init_by_lua({ shm = "dict" })
 }
 --- must_die
+--- suppress_stderr
 --- error_log
 nginx.conf has no worker_manager block
 
@@ -234,6 +236,7 @@ init_by_lua_block {
     require("resty.worker.manager").on_init_by_lua({ shm = "worker_manager" })
 }
 --- must_die
+--- suppress_stderr
 --- error_log
 resty.worker.manager needs a "worker_manager" block
 
@@ -248,6 +251,7 @@ init_by_lua_block {
 --- post_main_config
 worker_manager { zone other 64k; }
 --- must_die
+--- suppress_stderr
 --- error_log
 unknown shm `nowhere'
 

@@ -380,7 +380,7 @@ sub clean {
     for my $pid (@pids) {
         next unless is_alive($pid);
         open my $file, '<', "/proc/$pid/cmdline" or next;
-        next unless (<$file> // '') =~ /^nginx: /;
+        next unless (<$file> // '') =~ /(?:^|\0)nginx: /; # or after a loader
         kill 'CONT', $pid;
         kill 'KILL', $pid;
     }

@@ -54,6 +54,7 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
             void        (*pushinteger)(void *state, ptrdiff_t n);
             int         (*pcall)(void *state, int nargs, int nresults,
                                  int errfunc);
+            int         (*toboolean)(void *state, int index);
             const char *(*tolstring)(void *state, int index, size_t *len);
             void        (*setexdata)(void *state, void *exdata);
         } ngx_worker_manager_lua_t;
@@ -71,6 +72,7 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
         void lua_pushvalue(void *state, int index);
         void lua_pushinteger(void *state, ptrdiff_t n);
         int lua_pcall(void *state, int nargs, int nresults, int errfunc);
+        int lua_toboolean(void *state, int index);
         const char *lua_tolstring(void *state, int index, size_t *len);
         void lua_setexdata(void *state, void *exdata);
     ]]
@@ -178,15 +180,16 @@ local function run(handler, event)
     if not ok then
         log_error(event, message)
     end
+    return ok
 end
 
 
--- nginx calls this with the number of a handler.
+-- nginx calls this with the number of a handler. Returns whether that ran without an error.
 local function dispatch(number)
     local handler = self.handlers[number]
     local event = C.ngx_worker_manager_lua_event()
     if not handler or event == nil then
-        return
+        return false
     end
 
     if not global_request or self.starting then
@@ -195,8 +198,9 @@ local function dispatch(number)
     local globals = getfenv(0)
     local request = rawget(globals, "__ngx_req")
     rawset(globals, "__ngx_req", nil)
-    run(handler, event)
+    local ok = run(handler, event)
     rawset(globals, "__ngx_req", request)
+    return ok
 end
 
 
@@ -213,6 +217,7 @@ local function enter(phase, level)
             pushvalue = C.lua_pushvalue,
             pushinteger = C.lua_pushinteger,
             pcall = C.lua_pcall,
+            toboolean = C.lua_toboolean,
             tolstring = C.lua_tolstring,
             setexdata = symbol("lua_setexdata"),
         })

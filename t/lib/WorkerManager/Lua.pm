@@ -59,7 +59,7 @@ END
 # What Lua code has said, in the order of the log; process numbers in ids left out.
 sub said {
     my ($node, $pattern) = @_;
-    my @said = map { s/ (\d+)-\d+ / $1- /r } $node->log =~ / LUA (.*?) \./g;
+    my @said = map { s/ (\d+)-\d+(?= |$)/ $1-/r } $node->log =~ / LUA (.*?) \./g;
     return grep { !defined $pattern || /$pattern/ } @said;
 }
 

@@ -131,8 +131,10 @@ int ngx_worker_manager_counts(ngx_worker_manager_counts_t *counts);
  *
  * A Lua VM, and the functions of the Lua library that it is entered with: this
  * module is not linked with one.  "state" is a thread of the VM that is never
- * collected and has at the bottom of its stack a function which is called with
- * the number of a handler and returns whether that ran without an error.
+ * collected and has at the bottom of its stack a function that calls handlers.
+ * Its arguments are integers: the handler's number; generation and process of
+ * the event, the latter NGX_WORKER_MANAGER_NIL if it is about a master; n_prev,
+ * n_mine and n_next.  It returns whether the handler ran without an error.
  */
 typedef struct {
     size_t        size;
@@ -169,11 +171,14 @@ int ngx_worker_manager_lua_options(const char *zone, int64_t interval,
     int64_t failed);
 
 
-/* As ngx_worker_manager_on(), for a handler. */
-int ngx_worker_manager_lua_on(const char *event, int handler);
+/*
+ * As ngx_worker_manager_on(), for a handler with a number that the Lua side
+ * chose.  "details" says that it calls ngx_worker_manager_lua_event().
+ */
+int ngx_worker_manager_lua_on(const char *event, int number, int details);
 
 
-/* The event that a handler is called for. */
+/* The whole of the event that a handler with details is called for. */
 const ngx_worker_manager_event_t *ngx_worker_manager_lua_event(void);
 
 

@@ -126,7 +126,11 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
 /// # Safety
 /// `event` is a C string.
 #[no_mangle]
-pub unsafe extern "C" fn ngx_worker_manager_lua_on(event: *const c_char, handler: c_int) -> c_int {
+pub unsafe extern "C" fn ngx_worker_manager_lua_on(
+    event: *const c_char,
+    number: c_int,
+    details: c_int,
+) -> c_int {
     let Some(conf) = conf() else {
         return -1;
     };
@@ -135,7 +139,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(event: *const c_char, handler
         return -2;
     };
     let callbacks = if conf.parsed.get() { &conf.callbacks } else { &conf.lua.early };
-    callbacks.push(On { kind, callback: Callback::Lua(Handler(handler)) });
+    let handler = Handler { number, details: details != 0 };
+    callbacks.push(On { kind, callback: Callback::Lua(handler) });
     0
 }
 

@@ -15,11 +15,15 @@ sub node { WorkerManager::Lua->new(init => $INIT, init_worker => $INIT_WORKER, @
 
 sub said { WorkerManager::Lua::said(@_) }
 
+sub wait_said { WorkerManager::Lua::wait_said(@_) }
+
 subtest 'cold start, reload and quit' => sub {
     my $node = node()->up;
+    wait_said($node, 3);
     is_deeply([ said($node) ], [ 'master_start 1 nil 0 nil', 'start 1- nil 1 nil', 'start 1- nil 2 nil' ],
         'cold start');
     $node->reload(2);
+    wait_said($node, 9);
     is_deeply([ (said($node))[ 3 .. 8 ] ], [ 'master_start 2 2 0 nil', 'start 2- 2 1 nil',
         'start 2- 2 2 nil', 'exit 1- nil 2 2', 'exit 1- nil 1 2', 'master_exit 1 nil 0 2' ], 'reload');
     $node->down;
@@ -43,9 +47,10 @@ subtest 'a worker is killed, and another told to end' => sub {
     my ($one, $other) = $node->on_duty;
     $node->signal('KILL', $one);
     $node->wait_events('worker_start', 3);
-    WorkerManager::Lua::wait_said($node, 1, 'lost');
+    wait_said($node, 5);
     $node->signal('TERM', $other);
     $node->wait_events('worker_start', 4);
+    wait_said($node, 7);
     is_deeply([ (said($node))[ 3 .. 6 ] ], [ 'lost 1- nil 2 nil signal 9 false',
         'start 1- nil 2 nil', 'exit 1- nil 2 nil', 'start 1- nil 2 nil' ], 'in order');
     $node->down;
@@ -61,11 +66,13 @@ subtest 'a reload that fails calls nothing' => sub {
         my $before = $node->kinds('reload_failed');
         $node->signal('HUP');
         $node->wait_events('reload_failed', $before + 1);
+        wait_said($node, $before + 1, 'failed');
         $node->configure(http => substr $node->{http}, 0, -length $fault);
     }
     is_deeply([ (said($node))[ 3 .. 4 ] ], [ ('failed 1 nil 2 nil true') x 2 ], 'but what tells it');
     like($node->log, qr/init_by_lua/, 'the second one got as far as init_by_lua');
     $node->reload(2);
+    wait_said($node, 6);
     is((said($node))[5], 'master_start 2 2 0 nil', 'no number is used up');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
@@ -90,6 +97,7 @@ subtest 'notifications, in the master and in workers' => sub {
     $node->wait_events('master_lost', 1);
     $node->signal('QUIT', @workers);
     $node->wait_events('master_exit', 1, 2);
+    wait_said($node, scalar(() = $node->events), '^all ');
     my @all = map { "$_->{event} " . ($_->{id} =~ s/-.*/-/r) . " $_->{prev} $_->{mine} $_->{next}" =~ s/-/nil/gr }
         $node->events;
     is_deeply([ map { s/^all //r } said($node, '^all ') ], \@all, 'Lua sees what the log says');
@@ -148,7 +156,7 @@ subtest 'start_cb runs in the phase init_worker, before the call returns' => sub
         end)
         say("returned", ok, done)
 END
-    WorkerManager::Lua::wait_said($node, 1, 'timer');
+    wait_said($node, 1, 'timer');
     $node->down;
     is_deeply([ said($node) ], [ 'master_start 1 nil 0 nil', 'phase init_worker pid true',
         'counts nil 1 nil', 'returned true true', 'timer timer', 'exit init 1 nil 0 nil',
@@ -179,7 +187,7 @@ subtest 'a callback in the event loop wakes a light thread, which has the whole 
 END
     my ($stopped) = $node->on_duty;
     $node->signal('STOP', $stopped);
-    WorkerManager::Lua::wait_said($node, 1, 'thread');
+    wait_said($node, 1, 'thread');
     is((said($node, 'thread'))[0], 'thread timer 1-', 'told in a thread');
     is((said($node, 'no request'))[0], 'no request: false no request', 'which the callback itself is not');
     $node->signal('CONT', $stopped);

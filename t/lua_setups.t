@@ -130,7 +130,7 @@ subtest 'nginx -t and -s run no Lua' => sub {
     my $before = () = said($node);
     is(($node->nginx('-t'))[0], 0, '-t');
     is(($node->nginx('-s', 'reload'))[0], 0, '-s reload');
-    $node->wait_events('master_exit', 1, 1);
+    WorkerManager::Lua::wait_said($node, $before + 4);
     is(scalar said($node), $before + 4, 'but what the reload brings');
     is(($node->nginx('-s', 'quit'))[0], 0, '-s quit');
     $node->wait_for('the end', sub { !WorkerManager::is_alive($node->master) });

@@ -13,17 +13,23 @@ use roster::{Event, Roster};
 
 use super::call::with_event_for_c;
 use crate::conf::Conf;
-use crate::header::{ngx_worker_manager_event_t, ngx_worker_manager_lua_t};
+use crate::header::{ngx_worker_manager_event_t, ngx_worker_manager_lua_t, NGX_WORKER_MANAGER_NIL};
 use crate::log::Log;
 use crate::process::PerProcess;
 
-/// A handler, by its number.
-pub struct Handler(pub i32);
+/// A handler in Lua.
+pub struct Handler {
+    /// How the Lua side knows it.
+    pub number: i32,
+    /// Whether it asks for the whole event. What it is told anyway are numbers: a worker that has just
+    /// been forked pays for each page it writes to, and Lua's strings and objects are on many.
+    pub details: bool,
+}
 
 static EVENT: PerProcess<Cell<*const ngx_worker_manager_event_t>> =
     PerProcess(Cell::new(ptr::null()));
 
-/// The event that a handler is called for.
+/// The event that a handler is called for which asks for it.
 pub fn current_event() -> *const ngx_worker_manager_event_t {
     EVENT.get()
 }
@@ -37,16 +43,70 @@ impl Handler {
         // What Lua logs goes to ngx_cycle's log. In init_module that is still the cycle before,
         // which at a cold start has only the log that nginx was built with.
         let before = set_cycle(conf.cycle);
-        let succeeded = with_event_for_c(event, None, |event| {
-            EVENT.set(event);
-            let succeeded = call(&vm, self.0, event, log);
-            EVENT.set(ptr::null());
-            succeeded
-        });
+        let succeeded = if self.details {
+            with_event_for_c(event, None, |for_c| {
+                EVENT.set(for_c);
+                let succeeded = self.call(&vm, event, log);
+                EVENT.set(ptr::null());
+                succeeded
+            })
+        } else {
+            self.call(&vm, event, log)
+        };
+        set_cycle(before);
         if !succeeded {
             roster.callback_failed(event.kind);
         }
-        set_cycle(before);
+    }
+
+    /// Whether it succeeded. Everything that could allocate memory, and so fail, happens inside of
+    /// `pcall`.
+    fn call(&self, vm: &ngx_worker_manager_lua_t, event: &Event, log: Log) -> bool {
+        let enter = (vm.pushvalue, vm.pushinteger, vm.pcall);
+        let leave = (vm.toboolean, vm.tolstring, vm.settop);
+        let (Some(pushvalue), Some(pushinteger), Some(pcall)) = enter else {
+            return false;
+        };
+        let (Some(toboolean), Some(tolstring), Some(settop)) = leave else {
+            return false;
+        };
+        let nil = NGX_WORKER_MANAGER_NIL as isize;
+        let count = |n: Option<u32>| n.map_or(nil, |n| n as isize);
+        let pid = if event.kind.is_about_master() { nil } else { event.pid as isize };
+        let arguments = [
+            self.number as isize,
+            event.generation as isize,
+            pid,
+            count(event.n_prev),
+            event.n_mine as isize,
+            count(event.n_next),
+        ];
+        // SAFETY: the VM lives as long as its configuration's callbacks run: nginx's Lua module
+        // closes it with the pool of the cycle, after the last hook of this module. The functions
+        // are those of the library it runs in. A new thread has room for more values than are
+        // pushed here, and the function that was given to it at the bottom of its stack.
+        unsafe {
+            pushvalue(vm.state, 1);
+            for argument in arguments {
+                pushinteger(vm.state, argument as _);
+            }
+            let status = pcall(vm.state, arguments.len() as _, 1, 0);
+            if status != 0 {
+                let text = tolstring(vm.state, -1, ptr::null_mut());
+                let text = if text.is_null() { c"unknown error" } else { CStr::from_ptr(text) };
+                log!(
+                    log,
+                    Error,
+                    "worker_manager: {} {}: {}",
+                    event.kind.name(),
+                    event.id(),
+                    text.to_string_lossy()
+                );
+            }
+            let succeeded = status == 0 && toboolean(vm.state, -1) != 0;
+            settop(vm.state, 1);
+            succeeded
+        }
     }
 }
 
@@ -57,47 +117,5 @@ fn set_cycle(cycle: *mut ngx_cycle_t) -> *mut ngx_cycle_t {
         let before = ngx_cycle;
         ngx_cycle = cycle;
         before
-    }
-}
-
-/// Calls a handler; whether it succeeded. Everything that could allocate memory, and so fail, happens
-/// inside of `pcall`.
-fn call(
-    vm: &ngx_worker_manager_lua_t,
-    number: i32,
-    event: &ngx_worker_manager_event_t,
-    log: Log,
-) -> bool {
-    let enter = (vm.pushvalue, vm.pushinteger, vm.pcall);
-    let leave = (vm.toboolean, vm.tolstring, vm.settop);
-    let (Some(pushvalue), Some(pushinteger), Some(pcall)) = enter else {
-        return false;
-    };
-    let (Some(toboolean), Some(tolstring), Some(settop)) = leave else {
-        return false;
-    };
-    // SAFETY: the VM lives as long as its configuration's callbacks run: nginx's Lua module closes
-    // it with the pool of the cycle, after the last hook of this module. The functions are those of
-    // the library it runs in. A new thread has room for more values than are pushed here, and the
-    // function that was given to it at the bottom of its stack.
-    unsafe {
-        pushvalue(vm.state, 1);
-        pushinteger(vm.state, number as _);
-        let status = pcall(vm.state, 1, 1, 0);
-        if status != 0 {
-            let text = tolstring(vm.state, -1, ptr::null_mut());
-            let text = if text.is_null() { c"unknown error" } else { CStr::from_ptr(text) };
-            log!(
-                log,
-                Error,
-                "worker_manager: {} {}: {}",
-                CStr::from_ptr(event.event).to_string_lossy(),
-                CStr::from_ptr(event.id).to_string_lossy(),
-                text.to_string_lossy()
-            );
-        }
-        let succeeded = status == 0 && toboolean(vm.state, -1) != 0;
-        settop(vm.state, 1);
-        succeeded
     }
 }

@@ -64,7 +64,8 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
                                          int init);
         int ngx_worker_manager_lua_options(const char *zone, int64_t interval,
                                            int64_t failed);
-        int ngx_worker_manager_lua_on(const char *event, int handler);
+        int ngx_worker_manager_lua_on(const char *event, int number,
+                                      int details);
         const ngx_worker_manager_event_t *ngx_worker_manager_lua_event(void);
         int ngx_worker_manager_lua_start(void *request);
 
@@ -103,54 +104,37 @@ registry[KEY] = self
 local global_request = not symbol("lua_setexdata")
 
 
-local function count(n)
+local NIL = -1
+
+
+-- A number of the C interface.
+local function number_of(n)
     n = tonumber(n)
-    if n >= 0 then
+    if n ~= NIL then
         return n
     end
     return nil
 end
 
 
--- The id as Lua code knows it: a number for masters, "generation-pid" for workers.
-local function id_of(event)
-    local id = ffi.string(event.id)
-    return tonumber(id) or id
-end
-
-
-local function text(pointer)
-    if pointer == nil then
-        return nil
-    end
-    return ffi.string(pointer)
-end
-
-
-local function table_of(event)
+local function details_of(event, id)
     return {
         event = ffi.string(event.event),
-        id = id_of(event),
-        n_prev = count(event.n_prev),
-        n_mine = count(event.n_mine),
-        n_next = count(event.n_next),
-        n_older = count(event.n_older),
-        generation = count(event.generation),
-        pid = count(event.pid),
-        worker = count(event.worker),
+        id = id,
+        n_prev = number_of(event.n_prev),
+        n_mine = number_of(event.n_mine),
+        n_next = number_of(event.n_next),
+        n_older = number_of(event.n_older),
+        generation = number_of(event.generation),
+        pid = number_of(event.pid),
+        worker = number_of(event.worker),
         seq = tonumber(event.seq),
         time = tonumber(event.time) / 1000,
-        reason = text(event.reason),
+        reason = event.reason ~= nil and ffi.string(event.reason) or nil,
         core = event.core ~= 0,
-        connections = count(event.connections),
-        duration = event.duration >= 0 and tonumber(event.duration) / 1000 or nil,
+        connections = number_of(event.connections),
+        duration = event.duration ~= NIL and tonumber(event.duration) / 1000 or nil,
     }
-end
-
-
-local function log_error(event, message)
-    ngx.log(ngx.ERR, "worker_manager: ", ffi.string(event.event), " ", ffi.string(event.id), ": ",
-            message)
 end
 
 
@@ -165,41 +149,47 @@ local function message_of(thrown)
 end
 
 
-local function run(handler, event)
-    local id, n_prev, n_mine, n_next =
-        id_of(event), count(event.n_prev), count(event.n_mine), count(event.n_next)
+-- nginx calls this with the number of a handler and integers only, -1 for nil. Returns whether the
+-- handler ran without an error.
+local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
+    local handler = self.handlers[number]
+    local callback = handler.callback
+    if not callback then
+        return true
+    end
 
-    -- Only callbacks of `on`, which the original library does not have, get a fifth argument.
+    -- The id as Lua code knows it: a number for masters, "<generation>-<pid>" for workers.
+    local id = generation
+    if pid ~= NIL then
+        id = generation .. "-" .. pid
+    end
+    n_prev = n_prev ~= NIL and n_prev or nil
+    n_next = n_next ~= NIL and n_next or nil
+
+    local globals, request
+    if global_request and not self.starting then
+        globals = getfenv(0)
+        request = rawget(globals, "__ngx_req")
+        rawset(globals, "__ngx_req", nil)
+    end
+
     local ok, message
+    local event = handler.event
     if handler.details then
-        ok, message = xpcall(handler.callback, message_of, id, n_prev, n_mine, n_next,
-                             table_of(event))
+        local details = details_of(C.ngx_worker_manager_lua_event(), id)
+        event = details.event
+        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next, details)
     else
-        ok, message = xpcall(handler.callback, message_of, id, n_prev, n_mine, n_next)
+        -- The original library's callbacks get what they get there.
+        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next)
     end
     if not ok then
-        log_error(event, message)
-    end
-    return ok
-end
-
-
--- nginx calls this with the number of a handler. Returns whether that ran without an error.
-local function dispatch(number)
-    local handler = self.handlers[number]
-    local event = C.ngx_worker_manager_lua_event()
-    if not handler or event == nil then
-        return false
+        ngx.log(ngx.ERR, "worker_manager: ", event, " ", id, ": ", message)
     end
 
-    if not global_request or self.starting then
-        return run(handler, event)
+    if globals then
+        rawset(globals, "__ngx_req", request)
     end
-    local globals = getfenv(0)
-    local request = rawget(globals, "__ngx_req")
-    rawset(globals, "__ngx_req", nil)
-    local ok = run(handler, event)
-    rawset(globals, "__ngx_req", request)
     return ok
 end
 
@@ -234,12 +224,13 @@ end
 
 local function register(event, callback, details)
     local number = #self.handlers + 1
-    self.handlers[number] = { callback = callback, details = details }
-    local rc = C.ngx_worker_manager_lua_on(event, number)
-    if rc ~= 0 then
+    local handler = { event = event, callback = callback, details = details }
+    self.handlers[number] = handler
+    if C.ngx_worker_manager_lua_on(event, number, details and 1 or 0) ~= 0 then
         self.handlers[number] = nil
+        return nil
     end
-    return rc
+    return handler
 end
 
 
@@ -265,6 +256,8 @@ local function milliseconds(name, seconds, level)
     return ms
 end
 
+
+local lua_start = C.ngx_worker_manager_lua_start
 
 local _M = { version = "0.1.0" }
 
@@ -304,6 +297,10 @@ function _M.on_init_by_lua(opts, master_start_cb, master_exit_cb)
     if master_exit_cb then
         register("master_exit", master_exit_cb)
     end
+    -- What workers are going to set. Registered here, all processes have the same list, and a worker
+    -- that has just been forked has less to write.
+    self.start = register("worker_start")
+    self.exit = register("worker_exit")
     self.initialized = true
     return true
 end
@@ -325,15 +322,11 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
     check_callback(2, "on_init_worker_by_lua", exit_cb, 2)
     self.started = true
 
-    if start_cb then
-        register("worker_start", start_cb)
-    end
-    if exit_cb then
-        register("worker_exit", exit_cb)
-    end
+    self.start.callback = start_cb
+    self.exit.callback = exit_cb
     self.starting = true
     local request = base.get_request()
-    local rc = C.ngx_worker_manager_lua_start(type(request) == "cdata" and request or nil)
+    local rc = lua_start(type(request) == "cdata" and request or nil)
     self.starting = false
     if rc == -2 then
         return nil, "this worker was registered before init_worker_by_lua, start_cb did not run"
@@ -355,7 +348,7 @@ function _M.counts()
     if C.ngx_worker_manager_counts(counts) ~= 0 then
         return nil, nil, nil
     end
-    return count(counts.n_prev), count(counts.n_mine), count(counts.n_next)
+    return number_of(counts.n_prev), number_of(counts.n_mine), number_of(counts.n_next)
 end
 
 
@@ -373,7 +366,7 @@ function _M.on(event, callback)
     if type(callback) ~= "function" then
         error(format("bad argument #2 to 'on' (function expected, got %s)", type(callback)), 2)
     end
-    if enter(phase, 2) and register(event, callback, true) ~= 0 then
+    if enter(phase, 2) and not register(event, callback, true) then
         error("unknown event `" .. event .. "'", 2)
     end
     return true

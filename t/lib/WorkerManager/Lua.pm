@@ -63,9 +63,11 @@ sub said {
     return grep { !defined $pattern || /$pattern/ } @said;
 }
 
+# Waits until Lua code has said so many things. What the error log says of an event comes before what
+# Lua code says of it.
 sub wait_said {
     my ($node, $number, $pattern) = @_;
-    return $node->wait_for("$number of Lua's $pattern", sub { said($node, $pattern) >= $number });
+    return $node->wait_for("$number of Lua's lines", sub { said($node, $pattern) >= $number });
 }
 
 1;

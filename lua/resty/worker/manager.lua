@@ -97,8 +97,22 @@ end
 -- before, whatever becomes of this module's table.
 local KEY = "resty.worker.manager"
 local registry = debug.getregistry()
-local self = registry[KEY] or { handlers = {} }
-registry[KEY] = self
+local self = registry[KEY]
+if not self then
+    -- Every field is there from the beginning: a worker that has just been forked pays for each page
+    -- it writes to, so that a table should not grow there.
+    self = {
+        handlers = {},     -- by number
+        entered = nil,     -- whether this VM is the configuration's
+        thread = nil,      -- what handlers run in
+        initialized = false,
+        started = false,
+        starting = false,
+        start = false,     -- the handlers that workers set
+        exit = false,
+    }
+    registry[KEY] = self
+end
 
 -- Without OpenResty's LuaJIT the request is in a global variable, and stays there after its end.
 local global_request = not symbol("lua_setexdata")
@@ -224,7 +238,7 @@ end
 
 local function register(event, callback, details)
     local number = #self.handlers + 1
-    local handler = { event = event, callback = callback, details = details }
+    local handler = { event = event, callback = callback or false, details = details }
     self.handlers[number] = handler
     if C.ngx_worker_manager_lua_on(event, number, details and 1 or 0) ~= 0 then
         self.handlers[number] = nil
@@ -322,8 +336,8 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
     check_callback(2, "on_init_worker_by_lua", exit_cb, 2)
     self.started = true
 
-    self.start.callback = start_cb
-    self.exit.callback = exit_cb
+    self.start.callback = start_cb or false
+    self.exit.callback = exit_cb or false
     self.starting = true
     local request = base.get_request()
     local rc = lua_start(type(request) == "cdata" and request or nil)

@@ -96,8 +96,9 @@ check: setup-check
 	auto/licences
 	auto/msrv
 
-bench: setup-bench build hooks
-	exec bench/run
+bench: setup-bench build hooks lua
+	bench/run
+	bench/lua
 
 setup-build:
 	@auto/setup build

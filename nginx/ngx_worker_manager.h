@@ -147,7 +147,7 @@ typedef struct {
     int         (*toboolean)(void *state, int index);
     const char *(*tolstring)(void *state, int index, size_t *len);
 
-    /* Of OpenResty's LuaJIT, otherwise NULL. */
+    /* Of OpenResty's LuaJIT: sets the request that Lua code runs for. */
     void        (*setexdata)(void *state, void *exdata);
 } ngx_worker_manager_lua_t;
 

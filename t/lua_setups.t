@@ -80,6 +80,26 @@ subtest 'master_process off' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'master_process off, with a reload' => sub {
+    my $node = node(workers => 1, daemon => 0, main => 'master_process off;')->up;
+    $node->signal('HUP');
+    WorkerManager::Lua::wait_said($node, 5);
+    $node->down;
+    # nginx runs no init_worker_by_lua for the second.
+    is_deeply([ said($node) ], [ 'master_start 1 nil 0 nil', 'start 1- nil 1 nil',
+        'master_start 2 1 0 nil', 'exit 1- nil 1 1', 'master_exit 1 nil 0 1', 'master_exit 2 nil 0 nil' ],
+        'the old configuration tells the end of its own');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'on alone, in a worker' => sub {
+    my $node = node(workers => 1, init => undef, init_worker => 'M.on("worker_exit", function(id, n_prev,
+        n_mine, n_next, event) say(event.event, id, event.worker, event.pid == ngx.worker.pid()) end)')->up;
+    $node->down;
+    is_deeply([ said($node) ], [ 'worker_exit 1- 0 true' ], 'is told');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'daemon off, and helpers whose VM nginx closes' => sub {
     my $node = node(daemon => 0, http => 'proxy_cache_path cache keys_zone=c:1m;')->up;
     $node->wait_for('a helper', sub { grep { $_->{title} =~ /cache/ } $node->children });

@@ -57,7 +57,9 @@ close $held;
 $node->wait_events('master_exit', 1, 1);
 $node->signal('KILL', ($node->on_duty)[0]);
 $node->wait_events('worker_start', 3, 2);
-$node->configure(http => "$node->{http} no_such_directive on;");
+# Fails after init_by_lua has run, so that its VM is closed again.
+my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1');
+$node->configure(http => "$node->{http} server { listen 127.0.0.1:" . $taken->sockport . '; }');
 $node->signal('HUP');
 $node->wait_events('reload_failed', 1);
 $node->down;

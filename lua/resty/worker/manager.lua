@@ -91,6 +91,9 @@ if not symbol("ngx_worker_manager_lua_enter") then
     error("resty.worker.manager needs an nginx module, put \"load_module "
           .. "modules/ngx_worker_manager_module.so;\" at the top of nginx.conf", 0)
 end
+if not symbol("lua_setexdata") then
+    error("resty.worker.manager needs OpenResty's LuaJIT, for which nginx's Lua module is made", 0)
+end
 
 
 -- What nginx holds on to is kept in the VM's registry, so that it is collected with the VM and not
@@ -107,16 +110,11 @@ if not self then
         thread = nil,      -- what handlers run in
         initialized = false,
         started = false,
-        starting = false,
         start = false,     -- the handlers that workers set
         exit = false,
     }
     registry[KEY] = self
 end
-
--- Without OpenResty's LuaJIT the request is in a global variable, and stays there after its end.
-local global_request = not symbol("lua_setexdata")
-
 
 local NIL = -1
 
@@ -180,13 +178,6 @@ local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
     n_prev = n_prev ~= NIL and n_prev or nil
     n_next = n_next ~= NIL and n_next or nil
 
-    local globals, request
-    if global_request and not self.starting then
-        globals = getfenv(0)
-        request = rawget(globals, "__ngx_req")
-        rawset(globals, "__ngx_req", nil)
-    end
-
     local ok, message
     local event = handler.event
     if handler.details then
@@ -201,9 +192,6 @@ local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
         ngx.log(ngx.ERR, "worker_manager: ", event, " ", id, ": ", message)
     end
 
-    if globals then
-        rawset(globals, "__ngx_req", request)
-    end
     return ok
 end
 
@@ -212,18 +200,22 @@ end
 local function enter(phase, level)
     if self.entered == nil then
         -- The thread is never resumed: it is a stack that outlives every phase, with the function
-        -- to call at its bottom.
-        local thread = coroutine.create(dispatch)
+        -- to call at its bottom. nginx's Lua module has its own coroutines in most phases, and keeps
+        -- the function that makes others under this name.
+        local thread = coroutine._create(dispatch)
+        local state = ffi.cast("void *", tonumber(format("%p", thread)))
+        -- The request of the phase that it is made in ends with that.
+        C.lua_setexdata(state, nil)
         local vm = ffi.new("ngx_worker_manager_lua_t", {
             size = ffi.sizeof("ngx_worker_manager_lua_t"),
-            state = ffi.cast("void *", tonumber(format("%p", thread))),
+            state = state,
             settop = C.lua_settop,
             pushvalue = C.lua_pushvalue,
             pushinteger = C.lua_pushinteger,
             pcall = C.lua_pcall,
             toboolean = C.lua_toboolean,
             tolstring = C.lua_tolstring,
-            setexdata = symbol("lua_setexdata"),
+            setexdata = C.lua_setexdata,
         })
         local rc = C.ngx_worker_manager_lua_enter(vm, phase == "init" and 1 or 0)
         if rc < 0 then
@@ -338,10 +330,7 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
 
     self.start.callback = start_cb or false
     self.exit.callback = exit_cb or false
-    self.starting = true
-    local request = base.get_request()
-    local rc = lua_start(type(request) == "cdata" and request or nil)
-    self.starting = false
+    local rc = lua_start(base.get_request())
     if rc == -2 then
         return nil, "this worker was registered before init_worker_by_lua, start_cb did not run"
     end

@@ -56,7 +56,8 @@ subtest 'a worker is killed in its start_cb' => sub {
 END
     $node->write('kill/start', '');
     $node->start;
-    $node->wait_events('master_ready', 1);
+    # Not for the generation to be ready: until its death is told the killed one counts.
+    $node->wait_events('worker_start', 3);
     $node->down;
     is(scalar said($node, '^start '), 3, 'its successor starts, too');
     is(scalar said($node, '^started '), 2, 'no callback is called twice for an event');

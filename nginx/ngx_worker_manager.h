@@ -156,7 +156,8 @@ typedef struct {
  * Makes a VM known in the phases init ("init" 1) and init_worker ("init" 0).
  * Returns 0; 1 if it is not that of the configuration but one of a request or
  * a timer, as with "lua_code_cache off": nothing is to be registered then;
- * -1 if there is no "worker_manager" block.
+ * -1 if there is no "worker_manager" block; -2 if another VM is known: http and
+ * stream have one each; -3 if the structure is that of another version.
  */
 int ngx_worker_manager_lua_enter(const ngx_worker_manager_lua_t *lua, int init);
 

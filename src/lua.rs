@@ -84,13 +84,17 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
         return 1;
     }
     // SAFETY: the caller vouches for it; the size is checked before anything else is read.
-    let lua = unsafe { (*lua).size == size_of::<ngx_worker_manager_lua_t>() }.then_some(lua);
-    if let Some(lua) = lua {
-        // SAFETY: as above.
-        conf.lua.vm.set(Some(unsafe { *lua }));
-        return 0;
+    let lua = unsafe {
+        if (*lua).size != size_of::<ngx_worker_manager_lua_t>() {
+            return -3;
+        }
+        *lua
+    };
+    if conf.lua.vm().is_some_and(|known| known.state != lua.state) {
+        return -2;
     }
-    -1
+    conf.lua.vm.set(Some(lua));
+    0
 }
 
 /// Sets options; see the header.

@@ -152,6 +152,11 @@ init_by_lua_block {
     try("no callback", M.on, "*")
     try("at last", M.on_init_by_lua, { shm = "dict" })
     try("twice", M.on_init_by_lua, { shm = "dict" })
+    local ffi = require "ffi"
+    local vm = ffi.new("ngx_worker_manager_lua_t", { ffi.sizeof("ngx_worker_manager_lua_t") })
+    try("another VM", ffi.C.ngx_worker_manager_lua_enter, vm, 1)
+    vm.size = 8
+    try("another version", ffi.C.ngx_worker_manager_lua_enter, vm, 1)
 }
 init_worker_by_lua_block {
     local function try(name, ...)
@@ -179,7 +184,7 @@ on_init_by_lua must be called in the init_by_lua phase
 on_init_worker_by_lua must be called in the init_worker_by_lua phase
 on must be called in the init_by_lua or the init_worker_by_lua phase
 nil1nil
---- grep_error_log eval: qr/(?:no|not|nor|unknown|interval|failed|too|at|twice|late|bad|worker)[^:\]]*: (?:true|false) [^.]*(?:\.\d+[^.]*)?\./
+--- grep_error_log eval: qr/(?:another|no|not|nor|unknown|interval|failed|too|at|twice|late|bad|worker)[^:\]]*: (?:true|false) [^.]*(?:\.\d+[^.]*)?\./
 --- grep_error_log_out eval
 my @bad = qw(0 -1 0.0001 inf nan 10 10000000000);
 my $bad = sub { my ($option, $value) = @_;
@@ -195,6 +200,7 @@ CORE::join('', "no options: false bad argument #1 to 'on_init_by_lua' (table exp
     "no callback: false bad argument #2 to 'on' (function expected, got nil).\n",
     "at last: true true.\n",
     "twice: false on_init_by_lua was called before, it must be called only once.\n",
+    "another VM: true -2.\n", "another version: true -3.\n",
     "late: false on_init_by_lua must be called in the init_by_lua phase.\n",
     "bad start: false bad argument #1 to 'on_init_worker_by_lua' (function or nil expected, got boolean).\n",
     "bad exit: false bad argument #2 to 'on_init_worker_by_lua' (function or nil expected, got boolean).\n",

@@ -196,6 +196,13 @@ local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
 end
 
 
+local ENTER_ERRORS = {
+    [-1] = "nginx.conf has no worker_manager block",
+    [-2] = "resty.worker.manager is used in another Lua VM, only one of http and stream can have it",
+    [-3] = "resty.worker.manager is of another version than ngx_worker_manager_module",
+}
+
+
 -- Makes this VM known to nginx. False if it is one that ends with a request or a timer.
 local function enter(phase, level)
     if self.entered == nil then
@@ -219,7 +226,7 @@ local function enter(phase, level)
         })
         local rc = C.ngx_worker_manager_lua_enter(vm, phase == "init" and 1 or 0)
         if rc < 0 then
-            error("nginx.conf has no worker_manager block", level + 1)
+            error(ENTER_ERRORS[rc], level + 1)
         end
         self.thread = thread
         self.entered = rc == 0

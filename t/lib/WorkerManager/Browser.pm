@@ -48,9 +48,12 @@ sub new {
     CORE::close $in;
     my $self = bless { root => $root, pid => $pid, out => $out, http => HTTP::Tiny->new(timeout => 60) }, $class;
     push @browsers, $self;
+    local $SIG{ALRM} = sub { die "chromedriver does not start\n" };
+    alarm $DEADLINE;
     while (my $line = <$out>) {
         last if ($self->{port}) = $line =~ /started successfully on port (\d+)/;
     }
+    alarm 0;
     die "chromedriver does not start\n" unless $self->{port};
     # Root can't have the sandbox; a container's /dev/shm may be small. Over a pipe the browser ends
     # with chromedriver.

@@ -78,7 +78,11 @@ sub check_reloads {
 sub master_was_killed {
     my ($record) = @_;
     my $master = $record->{processes}{ $record->{master} };
-    return $master && ($master->{status} // '') =~ /^(?:\?|9)$/;
+    my $status = $master && $master->{status} // '';
+    # Without wait statuses: the last thing that it does is to say so.
+    return !grep { $_->{pid} == $record->{master} && $_->{text} eq 'exit' } @{ $record->{error} }
+        if $status eq '?';
+    return $status eq '9';
 }
 
 # Whether there was time for the last reload before the end.

@@ -166,7 +166,7 @@ END
 };
 
 subtest 'a callback in the event loop wakes a light thread, which has the whole API' => sub {
-    # As in docs/lua.md.
+    # As in doc/lua.md.
     my $node = node(manager => $QUICK, init_worker => <<'END')->up;
         local hung = {}
         local semaphore = require("ngx.semaphore").new()

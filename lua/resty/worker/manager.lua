@@ -1,5 +1,5 @@
 -- resty.worker.manager: callbacks when masters and workers of nginx come and go, on the nginx module
--- ngx_worker_manager_module. What the functions do is described in docs/lua.md.
+-- ngx_worker_manager_module. What the functions do is described in doc/lua.md.
 
 local ffi = require "ffi"
 local base = require "resty.core.base"

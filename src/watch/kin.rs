@@ -208,8 +208,11 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
             continue;
         };
         let waited = now.saturating_sub(kin.dead_since);
-        // Who drains has no successor, nor has anybody if there is no master.
-        let successor = lost.draining_since == 0 && !drain::is_draining() && !process::is_orphan();
+        // Who drains has no successor, nor has anybody if there is no master. A worker of this one's
+        // own generation that does not say so is about to drain as well, if this one does.
+        let is_current = lost.generation == roster.current_generation();
+        let drains = lost.draining_since != 0 || (drain::is_draining() && !is_current);
+        let successor = !drains && !process::is_orphan();
         let reason = match kin.pidfd.ending() {
             Ending::Known(reason) => Some(reason),
             Ending::Untold if !successor => Some(Reason::Unknown),

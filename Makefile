@@ -97,8 +97,7 @@ check: setup-check
 	auto/msrv
 
 bench: setup-bench build hooks lua
-	bench/run
-	bench/lua
+	exec bench/run
 
 setup-build:
 	@auto/setup build

@@ -26,7 +26,10 @@ my $running;
 sub prepare {
     remove_tree($root);
     make_path("$root/logs");
-    build_marks();
+    chomp(my $source = `cd '$top' && auto/nginx-source`);
+    open my $file, '<', "$top/objs/nginx.objs" or die "make build comes first: $!\n";
+    chomp(my $objs = <$file>);
+    build_marks($source, $objs, $root);
 }
 
 sub median { my @sorted = sort { $a <=> $b } @_; return $sorted[ $#sorted / 2 ] }
@@ -47,13 +50,11 @@ sub table {
 
 # The marks are compiled for the nginx that is measured.
 sub build_marks {
-    chomp(my $source = `cd '$top' && auto/nginx-source`);
-    open my $file, '<', "$top/objs/nginx.objs" or die "make build comes first: $!\n";
-    chomp(my $objs = <$file>);
+    my ($source, $objs, $to) = @_;
     my @includes = map { "-I$source/src/$_" } qw(core event event/modules event/quic os/unix);
     for my $name (qw(before after)) {
         system('cc', '-O2', '-shared', '-fPIC', "-DMARK_NAME=$name", @includes, "-I$objs",
-            '-o', "$root/$name.so", "$top/bench/mark.c") == 0 or die "cc failed\n";
+            '-o', "$to/$name.so", "$top/bench/mark.c") == 0 or die "cc failed\n";
     }
 }
 
@@ -95,9 +96,10 @@ END
 }
 
 sub start {
+    my ($binary, $prefix) = @_ ? @_ : ("$top/objs/nginx", $root);
     my $pid = fork // die "fork: $!";
     if (!$pid) {
-        exec "$top/objs/nginx", '-p', $root, '-c', 'nginx.conf';
+        exec $binary, '-p', $prefix, '-c', 'nginx.conf';
         die "exec: $!";
     }
     $running = $pid;

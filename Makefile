@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
-	hooks chaos chaos-hooks dynamic static other debian test-versions model fuzz loom clean
+	hooks chaos chaos-hooks dynamic static other debian model fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -75,19 +75,17 @@ dynamic static other: setup-build
 debian: setup-build
 	auto/debian
 
-# Every suite on other versions of nginx, each built from source: debug or not, dynamic or static.
-test-versions: setup-test debian
-	auto/versions bookworm trixie vendored sid
-
 .PHONY: lua test-matrix
 # The same with nginx's Lua module, for the suites of the Lua library.
 lua: debian
 	auto/lua
 
-# Those suites with the nginx and the Lua packages of newer Debian suites, each unpacked in build/.
-test-matrix: setup-test
+# The suites on other versions of nginx: the packages of newer Debian suites, with their Lua module, and
+# builds from source, debug or not, dynamic or static. All of it takes an hour.
+test-matrix: setup-test debian
 	auto/matrix trixie
 	auto/matrix sid
+	auto/versions bookworm trixie vendored sid
 
 check: setup-check
 	cargo fmt --all --check

@@ -6,9 +6,6 @@ use WorkerManager;
 
 my $objs = $ENV{WORKER_MANAGER_OBJS};
 
-# Debian's nginx keeps its temporary files in folders that only an installed one has.
-my $http = join "\n", map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
-
 sub exported {
     my ($file) = @_;
     return map { (split)[2] => 1 } grep { / [TD] / } `nm -D --defined-only '$file'`;
@@ -17,7 +14,7 @@ sub exported {
 sub works {
     my ($name, %options) = @_;
     subtest $name => sub {
-        my $node = WorkerManager->new(http => $http, %options)->up;
+        my $node = WorkerManager->new(%options)->up;
         like($node->get('/'), qr/ok/, 'it serves');
         $node->reload(2);
         $node->signal('KILL', ($node->on_duty)[0]);
@@ -34,7 +31,7 @@ sub works {
 sub is_refused {
     my ($name, $message, %options) = @_;
     subtest $name => sub {
-        my $node = WorkerManager->new(http => $http, %options);
+        my $node = WorkerManager->new(%options);
         my ($status, $output) = $node->nginx('-t');
         is($status, 256, 'nginx -t exits with 1, by itself');
         like($output, $message, 'with its own message');

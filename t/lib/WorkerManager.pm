@@ -19,6 +19,10 @@ use WorkerManager::Laws;
 
 our $DEADLINE = 20;
 
+# An nginx that a distribution packages keeps its temporary files in folders that only an installed one
+# has.
+my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+
 my $count = 0;
 my @nodes;
 
@@ -83,6 +87,7 @@ $block
 events { worker_connections $self->{connections}; $self->{events} }
 http {
     access_log off;
+    $TEMPORARY
     $self->{http}
     server {
         listen 127.0.0.1:$self->{port};

@@ -15,8 +15,6 @@ our $TOP = Cwd::abs_path("$ENV{WORKER_MANAGER_OBJS}/..");
 # What is needed in front of nginx.conf, and in http.
 our $LOAD = join ' ', map { "load_module $OBJS/$_.so;" } qw(ndk_http_module ngx_http_lua_module);
 our $PATH = qq{lua_package_path "$TOP/lua/?.lua;$OBJS/share/?.lua;;";\n};
-# Debian's nginx keeps its temporary files in folders that only an installed one has.
-our $TEMP = join "\n", map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
 
 # new(init => 'Lua code', init_worker => 'Lua code', ...): a WorkerManager with other defaults. `M` is
 # the library in the code, say(...) writes a line that said() finds.
@@ -35,7 +33,7 @@ sub new {
 sub configuration {
     my (%options) = @_;
     my %blocks = map { defined $options{$_} ? ($_ => $options{$_}) : () } qw(init init_worker);
-    my $http = $TEMP . $PATH . ($options{http} // '');
+    my $http = $PATH . ($options{http} // '');
     $http .= "${_}_by_lua_block {\n$PRELUDE::CODE\n$blocks{$_}\n}\n" for sort keys %blocks;
     return (main => ($options{load} // $LOAD) . ($options{main} // ''), http => $http);
 }

@@ -5,6 +5,7 @@ use core::ptr;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
 use std::iter;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ngx::ffi::{ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t};
 use roster::Kind;
@@ -246,10 +247,17 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     }
 }
 
+/// The configuration that an exiting worker does not free. Nobody reads it, so that the compiler has to
+/// be told to keep it.
+#[used]
+static KEPT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
 unsafe extern "C" fn destroy(conf: *mut c_void) {
     // A worker destroys its cycle's pool as the last thing before exit(). Unloading hook libraries
-    // then would pull the code from under threads they may have started.
+    // then would pull the code from under threads they may have started. It stays within reach, or
+    // it would look like a leak.
     if process::is_worker() {
+        KEPT.store(conf, Ordering::Relaxed);
         return;
     }
     // SAFETY: this is the pointer that `create` took from its Box, and pools clean up once.

@@ -2,8 +2,8 @@
 
 MODULE = ngx_worker_manager_module.so
 
-.PHONY: run build test check bench setup-build setup-check setup-test setup-bench test-module \
-	hooks chaos chaos-hooks dynamic static other debian model fuzz loom clean
+.PHONY: run build test check bench setup-build setup-check setup-test setup-test-asan setup-bench \
+	test-module hooks chaos chaos-hooks dynamic static other debian test-asan model fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -75,6 +75,18 @@ dynamic static other: setup-build
 debian: setup-build
 	auto/debian
 
+# Every suite with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, and 1,000 reloads
+# without them, for the memory. T=t/reload.t runs only that.
+test-asan: setup-test-asan build test-module hooks
+	auto/asan
+ifdef T
+	SANITIZERS=1 auto/prove $(T)
+else
+	$(MAKE) --no-print-directory dynamic static other debian
+	SANITIZERS=1 auto/prove t
+	WORKER_MANAGER_RELOADS=1000 auto/prove t/reloads.t
+endif
+
 .PHONY: lua test-matrix
 # The same with nginx's Lua module, for the suites of the Lua library.
 lua: debian
@@ -103,6 +115,8 @@ setup-check:
 	@auto/setup check
 setup-test:
 	@auto/setup test
+setup-test-asan:
+	@auto/setup test-asan
 setup-bench:
 	@auto/setup bench
 

@@ -1,7 +1,8 @@
 //! Dying at a named point, and kernels that lack something, in test builds only.
 //!
 //! A test arms a point by making the file `kill/NAME` under nginx's prefix. The process that gets
-//! there first and removes the file is killed, as by `kill -9`. In other builds there is nothing.
+//! there first and removes the file is killed, as by `kill -9`. `kill/NAME.fault` names a fault that
+//! every process commits there. In other builds there is nothing.
 
 /// Dies here if the point is armed.
 #[cfg(not(feature = "kill-points"))]
@@ -34,6 +35,42 @@ pub fn kill_point(event: roster::Kind, point: &str) {
     if std::fs::remove_file(path(&format!("{}.{point}", event.name()))).is_ok() {
         // SAFETY: ends this process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    if let Some(fault) = content(&format!("{}.{point}.fault", event.name())) {
+        commit(&fault);
+    }
+}
+
+/// Does what a sanitizer has to find, so that a test can see that it does: t/asan.t.
+#[cfg(feature = "kill-points")]
+fn commit(fault: &str) {
+    use std::hint::black_box;
+
+    let inside = vec![0u8; 24];
+    match fault {
+        // SAFETY: there is none, which is the point; one byte behind the memory.
+        "overflow" => unsafe {
+            black_box(black_box(inside.as_ptr()).add(24).read_volatile());
+        },
+        // SAFETY: as above; the memory was freed.
+        "use after free" => unsafe {
+            let freed = black_box(inside.as_ptr());
+            drop(inside);
+            black_box(freed.read_volatile());
+        },
+        // SAFETY: as above; one byte behind a piece of nginx's pool.
+        "overflow in a pool" => unsafe {
+            let piece = ngx::ffi::ngx_palloc((*ngx::ffi::ngx_cycle).pool, 24).cast::<u8>();
+            black_box(black_box(piece).add(24).read_volatile());
+        },
+        "arithmetic" => {
+            black_box(black_box(u8::MAX) + black_box(1));
+        }
+        // Several, since the last one may still be in a register.
+        "leak" => (0..8).for_each(|_| {
+            black_box(black_box(vec![1u8; 1000]).leak());
+        }),
+        _ => (),
     }
 }
 

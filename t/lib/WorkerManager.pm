@@ -17,7 +17,8 @@ use Time::HiRes qw(time);
 
 use WorkerManager::Laws;
 
-our $DEADLINE = 20;
+# Sanitizers make everything slower, and each process looks for leaks at its end.
+our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
 
 # An nginx that a distribution packages keeps its temporary files in folders that only an installed one
 # has.
@@ -393,10 +394,24 @@ sub clean {
     remove_tree($self->{root}) unless $ENV{WORKER_MANAGER_KEEP};
 }
 
+# What the sanitizers have reported since this was asked last, each as a text.
+sub findings {
+    my @found;
+    for my $file (glob(($ENV{WORKER_MANAGER_REPORTS} // return) . '/*')) {
+        open my $report, '<', $file or next;
+        local $/;
+        push @found, scalar <$report>;
+        unlink $file;
+    }
+    return @found;
+}
+
 END {
     my $status = $?;
     $_->clean for @nodes;
-    $? = $status;
+    my @found = findings();
+    diag "a finding of the sanitizers:\n$_" for @found;
+    $? = @found ? 1 : $status;
 }
 
 1;

@@ -408,8 +408,15 @@ sub findings {
 
 END {
     my $status = $?;
-    $_->clean for @nodes;
-    my @found = findings();
+    my @found;
+    for my $node (@nodes) {
+        # UBSan reads its options when it first finds something, by when a worker has no environment
+        # any more. So what it says goes to the standard error, which is nginx's log.
+        push @found, ($node->log . $node->read('out/nginx.out')) =~ /^(.*runtime error: .*)$/mg
+            if $ENV{WORKER_MANAGER_REPORTS};
+        $node->clean;
+    }
+    push @found, findings();
     diag "a finding of the sanitizers:\n$_" for @found;
     $? = @found ? 1 : $status;
 }

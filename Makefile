@@ -77,12 +77,12 @@ debian: setup-build
 
 # Every suite with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, and 1,000 reloads
 # without them, for the memory. T=t/reload.t runs only that.
-test-asan: setup-test-asan build test-module hooks
+test-asan: setup-test-asan build test-module hooks chaos-hooks
 	auto/asan
 ifdef T
 	SANITIZERS=1 auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other debian
+	$(MAKE) --no-print-directory dynamic static other debian lua
 	SANITIZERS=1 auto/prove t
 	WORKER_MANAGER_RELOADS=1000 auto/prove t/reloads.t
 endif

@@ -82,7 +82,7 @@ test-asan: setup-test-asan build test-module hooks chaos-hooks
 ifdef T
 	SANITIZERS=1 auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other debian lua
+	$(MAKE) --no-print-directory debian lua
 	SANITIZERS=1 auto/prove t
 	WORKER_MANAGER_RELOADS=1000 auto/prove t/reloads.t
 endif

@@ -4,6 +4,8 @@ use warnings;
 use Test::More;
 use WorkerManager;
 
+plan skip_all => 'these builds are not for sanitizers' if $ENV{WORKER_MANAGER_REPORTS};
+
 my $objs = $ENV{WORKER_MANAGER_OBJS};
 
 sub exported {

@@ -9,15 +9,17 @@ use crate::process;
 /// Whoever was in this worker's slot of the master's table before it is dead. More than one if a
 /// successor died before it had told of its own predecessor, whose end only that one knew.
 pub fn of_predecessors(hold: &Hold<'_>) -> Vec<Transition> {
-    if !process::is_worker() {
+    // Who starts in nobody's place does not look through all workers for it.
+    let Some((last, reason)) = process::predecessor() else {
         return Vec::new();
-    }
-    let last = process::predecessor();
+    };
     let lost = |w: WorkerView| {
-        let reason = match last {
-            Some((pid, reason)) if pid == w.pid => reason,
-            _ if w.process_slot != process::slot() => return None,
-            _ => process::is_gone(w.pid, w.since_boot).then_some(Reason::Unknown)?,
+        let reason = if w.pid == last {
+            reason
+        } else if w.process_slot == process::slot() && process::is_gone(w.pid, w.since_boot) {
+            Reason::Unknown
+        } else {
+            return None;
         };
         Some(Transition::WorkerLost { slot: w.slot, reason })
     };

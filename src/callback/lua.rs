@@ -81,10 +81,10 @@ impl Handler {
             event.n_mine as isize,
             count(event.n_next),
         ];
-        // SAFETY: the VM lives as long as its configuration's callbacks run: nginx's Lua module
-        // closes it with the pool of the cycle, after the last hook of this module. The functions
-        // are those of the library it runs in. A new thread has room for more values than are
-        // pushed here, and the function that was given to it at the bottom of its stack.
+        // nginx's Lua module closes the VM with the pool of the cycle, after the last hook of this
+        // module. A new thread has room for more values than are pushed here.
+        // SAFETY: the VM is open as long as its configuration's callbacks run, the functions are those
+        // of the library it runs in, and the thread has the function at the bottom of its stack.
         unsafe {
             pushvalue(vm.state, 1);
             for argument in arguments {

@@ -93,11 +93,12 @@ lua: debian
 	auto/lua
 
 # The suites on other versions of nginx: the packages of newer Debian suites, with their Lua module, and
-# builds from source, debug or not, dynamic or static. All of it takes an hour.
+# builds from source, debug or not, dynamic or static. All of it takes an hour. NGINX_1_30=file.tar.xz
+# is for a mirror that lacks the source of sid.
 test-matrix: setup-test debian
 	auto/matrix trixie
 	auto/matrix sid
-	auto/versions bookworm trixie vendored sid
+	auto/versions bookworm trixie vendored $(or $(NGINX_1_30),sid)
 
 check: setup-check
 	cargo fmt --all --check

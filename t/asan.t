@@ -73,16 +73,17 @@ int shift(const ngx_worker_manager_event_t *ev, void *data)
 C
     # With the checks that nginx itself is built with.
     system('cc', '-shared', '-fPIC', '-g', '-fsanitize=address,undefined',
-        '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o', $node->path('shift.so'),
-        $node->path('shift.c'));
+        '-fno-sanitize-recover=all', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('shift.so'), $node->path('shift.c'));
     is($?, 0, 'the library');
     $node->configure(manager => "on worker_exit call $node->{root}/shift.so shift;");
     $node->up;
     $node->signal('HUP');
     ok($node->wait_for('a report', sub { $node->log =~ /runtime error: shift exponent 40 is too large/ }),
         'it is reported, in the log, where the harness looks for it');
+    ok(dies($node, 'with code 1'), 'and the worker dies of it');
     my $imports = `nm -D '$ENV{TEST_NGINX_BINARY}'`;
-    like($imports, qr/ U __ubsan_handle_shift_out_of_bounds\b/, 'nginx has this check');
+    like($imports, qr/ U __ubsan_handle_shift_out_of_bounds_abort\b/, 'nginx has this check');
     like($imports, qr/ U __asan_report_store8\b/, 'and those of addresses');
     $node->down;
     # This was asked for; any other is a failure of the suite.

@@ -1,7 +1,8 @@
 /*
  * bench/stamp.c: a hook library that notes when it was called.  Appends the
- * event's name, the process it is about, the worker's index and the monotonic
- * time in nanoseconds as a line to the file that TEXT names.
+ * event's name, the process it is about, its generation and the monotonic
+ * time in nanoseconds as a line to the file that TEXT names.  Another stands
+ * still, to be killed there.
  */
 
 #include <fcntl.h>
@@ -35,4 +36,18 @@ stamp(const ngx_worker_manager_event_t *ev, void *data)
     close(fd);
 
     return n;
+}
+
+
+/* Stands still as long as the file that TEXT names is there. */
+int
+block(const ngx_worker_manager_event_t *ev, void *data)
+{
+    (void) ev;
+
+    while (access(data, F_OK) == 0) {
+        usleep(1000);
+    }
+
+    return 0;
 }

@@ -1,6 +1,6 @@
 package Bench::Loss;
 
-# How soon a death is told.
+# How soon a death is told, and how long the lock is lost with its holder.
 
 use strict;
 use warnings;
@@ -19,12 +19,12 @@ sub run {
     close $file;
     loss('serving', 200, \&kill_serving);
     loss('draining', 200, \&kill_draining);
+    holder(100);
 }
 
 sub loss {
     my ($name, $kills, $kill) = @_;
-    open my $file, '>', "$root/stamps" or die $!;
-    chmod 0666, "$root/stamps";
+    fresh_stamps();
     my $port = configure(workers => 8, module => 1, listen => 'reuseport',
         manager => 'interval 10m; failed 10m;', on => qq{on * call $root/stamp.so stamp "$root/stamps";});
     my $pid = start();
@@ -45,13 +45,60 @@ sub loss {
     $row->('p99', $p99, 20);
 }
 
+# From the kill of a worker in a callback to the next event of one that waits for the lock.
+sub holder {
+    my ($kills) = @_;
+    fresh_stamps();
+    configure(workers => 4, module => 1, manager => 'interval 10m; failed 10m;',
+        on => qq{on * call $root/stamp.so stamp "$root/stamps"; }
+            . qq{on worker_exit call $root/stamp.so block "$root/block";});
+    my $pid = start();
+    my @took;
+    for my $n (1 .. $kills) {
+        my %over = map { $_->{pid} => 1 } stamps('worker_exit');
+        wait_until(sub { grep({ !$over{ $_->{pid} } } stamps('worker_start')) == 4 });
+        my ($holder, $waiter) = map { $_->{pid} } grep { !$over{ $_->{pid} } } stamps('worker_start');
+        open my $file, '>', "$root/block" or die $!;
+        kill 'QUIT', $holder;
+        wait_until(sub { grep { $_->{pid} == $holder } stamps('worker_exit') });
+        kill 'QUIT', $waiter;
+        wait_until(sub { waits_for_futex($waiter) });
+        unlink "$root/block";
+        my $killed = Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC());
+        kill 'KILL', $holder;
+        wait_until(sub { grep { $_->{pid} == $waiter } stamps('worker_exit') });
+        my ($next) = sort { $a <=> $b } grep { $_ > $killed } map { $_->{at} } stamps();
+        push @took, ($next - $killed) * 1000;
+    }
+    stop($pid);
+    @took = sort { $a <=> $b } @took;
+    for my $part ([ 'p50', $took[ $#took * 0.5 ] ], [ 'slowest', $took[-1] ]) {
+        my ($which, $value) = @$part;
+        row("lock's holder killed to next event, $which", '-', sprintf('%.2f ms', $value), '-',
+            '<= 100 ms', $value <= 100);
+    }
+}
+
+sub waits_for_futex {
+    my ($pid) = @_;
+    open my $file, '<', "/proc/$pid/wchan" or return 0;
+    return <$file> =~ /futex/;
+}
+
+sub fresh_stamps {
+    open my $file, '>', "$root/stamps" or die $!;
+    chmod 0666, "$root/stamps";
+}
+
+# Those of an event, or all.
 sub stamps {
     my ($event) = @_;
     open my $file, '<', "$root/stamps" or die $!;
     my @stamps;
     while (my $line = <$file>) {
         my ($name, $pid, $generation, $at) = split ' ', $line;
-        push @stamps, { pid => $pid, generation => $generation, at => $at / 1e9 } if $name eq $event;
+        push @stamps, { pid => $pid, generation => $generation, at => $at / 1e9 }
+            if !$event || $name eq $event;
     }
     return @stamps;
 }

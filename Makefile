@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-test-asan setup-bench \
-	test-module hooks chaos chaos-hooks dynamic static other debian test-asan model fuzz loom clean
+	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan model fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -20,7 +20,7 @@ ifdef T
 	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
 	auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other debian lua
+	$(MAKE) --no-print-directory dynamic static other patched debian lua
 	cargo test --locked --workspace
 	$(MAKE) --no-print-directory model loom
 	auto/prove t
@@ -66,9 +66,9 @@ objs/chaos/hook: chaos/hook.c
 	mkdir -p objs/chaos
 	cc -O2 -Wall -Wextra -Werror -DPROGRAM -o $@ $<
 
-# Through nginx's ./configure --add-dynamic-module and --add-module; `other` is an nginx that the
-# module was not built for.
-dynamic static other: setup-build
+# Through nginx's ./configure --add-dynamic-module and --add-module; `other` and `patched` are nginx
+# that the module was not built for.
+dynamic static other patched: setup-build
 	auto/with-nginx $@
 
 # For the nginx that Debian packages.

@@ -54,6 +54,8 @@ is_refused('another version', qr/version \d+ instead of \d+ in/,
     if -e "$objs/debian/nginx";
 is_refused('the same version, configured otherwise', qr/is not binary compatible in/,
     binary => "$objs/other/nginx", module => "$objs/ngx_worker_manager_module.so");
+is_refused('the same version and signature, patched', qr/built with headers that differ/,
+    binary => "$objs/patched/nginx", module => "$objs/ngx_worker_manager_module.so");
 
 for my $method ('poll', 'select') {
     subtest "an nginx that uses $method, not epoll" => sub {

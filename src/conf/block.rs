@@ -4,6 +4,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr;
 use std::ffi::CString;
 
+use memoffset::offset_of;
 use ngx::ffi::{
     ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_msec_t, ngx_pagesize, ngx_parse_size,
     ngx_parse_time, ngx_pnalloc, ngx_shared_memory_add, ngx_str_t, ngx_uint_t, NGX_CONF_2MORE,
@@ -37,6 +38,10 @@ const fn inner(name: ngx_str_t, arguments: u32, set: Handler) -> ngx_command_t {
     }
 }
 
+const fn time(name: ngx_str_t, offset: usize) -> ngx_command_t {
+    ngx_command_t { offset: offset as ngx_uint_t, ..inner(name, NGX_CONF_TAKE1, cmd_time) }
+}
+
 /// The module's directives.
 pub static mut COMMANDS: [ngx_command_t; 9] = [
     ngx_command_t {
@@ -48,10 +53,10 @@ pub static mut COMMANDS: [ngx_command_t; 9] = [
         post: ptr::null_mut(),
     },
     inner(ngx_string!("zone"), NGX_CONF_TAKE12, cmd_zone),
-    inner(ngx_string!("interval"), NGX_CONF_TAKE1, cmd_interval),
-    inner(ngx_string!("failed"), NGX_CONF_TAKE1, cmd_failed),
-    inner(ngx_string!("exec_timeout"), NGX_CONF_TAKE1, cmd_exec_timeout),
-    inner(ngx_string!("draining_warn"), NGX_CONF_TAKE1, cmd_draining_warn),
+    time(ngx_string!("interval"), offset_of!(Conf, interval)),
+    time(ngx_string!("failed"), offset_of!(Conf, failed)),
+    time(ngx_string!("exec_timeout"), offset_of!(Conf, exec_timeout)),
+    time(ngx_string!("draining_warn"), offset_of!(Conf, draining_warn)),
     inner(ngx_string!("event_log"), NGX_CONF_TAKE12, cmd_event_log),
     inner(ngx_string!("on"), NGX_CONF_2MORE, cmd_on),
     ngx_command_t::empty(),
@@ -209,40 +214,21 @@ fn parse_size(argument: &ngx_str_t) -> Option<usize> {
     (size != NGX_ERROR as isize && argument.len != 0).then_some(size as usize)
 }
 
-unsafe extern "C" fn cmd_interval(
+/// A time, wherever the command says that it goes.
+unsafe extern "C" fn cmd_time(
     cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
+    cmd: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx's arguments go through as they are.
-    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.interval, arguments)) }
-}
-
-unsafe extern "C" fn cmd_failed(
-    cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: nginx's arguments go through as they are.
-    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.failed, arguments)) }
-}
-
-unsafe extern "C" fn cmd_exec_timeout(
-    cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: nginx's arguments go through as they are.
-    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.exec_timeout, arguments)) }
-}
-
-unsafe extern "C" fn cmd_draining_warn(
-    cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: nginx's arguments go through as they are.
-    unsafe { handle(cf, conf, |conf, arguments| set_time(&mut conf.draining_warn, arguments)) }
+    // SAFETY: nginx's arguments go through as they are; this handler is that of `time` alone, whose
+    // commands have the offset of such a member.
+    unsafe {
+        let offset = (*cmd).offset;
+        handle(cf, conf, |conf, arguments| {
+            let time = (&raw mut *conf).byte_add(offset).cast::<Option<ngx_msec_t>>();
+            set_time(&mut *time, arguments)
+        })
+    }
 }
 
 fn set_time(time: &mut Option<ngx_msec_t>, arguments: &[ngx_str_t]) -> Result<(), ConfError> {

@@ -6,17 +6,8 @@ use Test::More;
 use WorkerManager;
 use WorkerManager::Status;
 
-# A node with a status.
-sub node {
-    my (%options) = @_;
-    my $port = WorkerManager::free_port();
-    my $node = WorkerManager->new(%options);
-    $node->configure(http => WorkerManager::Status::http($port, $options{server}));
-    return ($node, WorkerManager::Status->new($port));
-}
-
 subtest 'the status says what is' => sub {
-    my ($node, $status) = node(manager => 'interval 100ms; failed 500ms;');
+    my ($node, $status) = WorkerManager::Status::node(manager => 'interval 100ms; failed 500ms;');
     $node->up;
     my $answer = $status->ask('/workers');
     is($answer->{headers}{'content-type'}, 'application/json', 'JSON');
@@ -87,7 +78,7 @@ subtest 'the status says what is' => sub {
 };
 
 subtest 'one moment, whatever happens meanwhile' => sub {
-    my ($node, $status) = node(workers => 8, manager => 'interval 200ms; failed 2s;');
+    my ($node, $status) = WorkerManager::Status::node(workers => 8, manager => 'interval 200ms; failed 2s;');
     $node->up;
     my @seen;
     for my $round (1 .. 12) {
@@ -122,7 +113,7 @@ subtest 'one moment, whatever happens meanwhile' => sub {
 };
 
 subtest 'a callback that runs is shown and holds up no answer' => sub {
-    my ($node, $status) = node(workers => 2);
+    my ($node, $status) = WorkerManager::Status::node(workers => 2);
     my $hook = $node->write('out/hook', <<"END", 0755);
 #!/bin/sh
 : > $node->{root}/out/begun
@@ -153,7 +144,7 @@ END
 };
 
 subtest 'requests' => sub {
-    my ($node, $status) = node(workers => 1, server => <<'END');
+    my ($node, $status) = WorkerManager::Status::node(workers => 1, server => <<'END');
         location ~ ^/regex/ { worker_manager_status; }
         location = /exact { worker_manager_status; }
         location /closed { worker_manager_status; deny all; }
@@ -209,7 +200,7 @@ END
 };
 
 subtest 'metrics' => sub {
-    my ($node, $status) = node(workers => 2);
+    my ($node, $status) = WorkerManager::Status::node(workers => 2);
     $node->up;
     $node->signal('SEGV', ($node->on_duty)[0]);
     $node->wait_events('worker_start', 3);

@@ -8,14 +8,6 @@ use Time::HiRes qw(time);
 use WorkerManager;
 use WorkerManager::Status;
 
-sub node {
-    my (%options) = @_;
-    my $port = WorkerManager::free_port();
-    my $node = WorkerManager->new(%options);
-    $node->configure(http => WorkerManager::Status::http($port, $options{server}));
-    return ($node, WorkerManager::Status->new($port));
-}
-
 # The deploy script of the README, with this node in it.
 my ($SCRIPT) = do {
     open my $file, '<', "$ENV{WORKER_MANAGER_OBJS}/../README.md" or die $!;
@@ -57,7 +49,7 @@ sub exit_of {
 ok($SCRIPT, 'the README has a deploy script');
 
 subtest 'deploy: good, bad and slow reloads' => sub {
-    my ($node, $status) = node();
+    my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     is(exit_of($node, deploy($node, $status)), 0, 'a good reload');
     my @generations = map { $_->{generation} } @{ $status->json->{generations} };
@@ -126,7 +118,7 @@ sub answer {
 }
 
 subtest 'what is there already' => sub {
-    my ($node, $status) = node();
+    my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     my $begin = time;
     my $answer = $status->ask('/workers/wait?after=0&until=done');
@@ -140,7 +132,7 @@ subtest 'what is there already' => sub {
 };
 
 subtest 'on to a new worker' => sub {
-    my ($node, $status) = node();
+    my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     # Held by a connection, so that the wait goes on after its worker has quit.
     my $held = $node->hold_connection(1);
@@ -171,7 +163,7 @@ subtest 'on to a new worker' => sub {
 };
 
 subtest 'a reload that fails' => sub {
-    my ($node, $status) = node();
+    my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     my $good = $node->{http};
     my @waiting = map { waiting($node, $status, $_) }
@@ -197,7 +189,7 @@ subtest 'a reload that fails' => sub {
 };
 
 subtest 'several reloads at a time' => sub {
-    my ($node, $status) = node();
+    my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     my $held = $node->hold_connection(1);
     $node->reload_ready(2);
@@ -217,7 +209,7 @@ subtest 'several reloads at a time' => sub {
 subtest 'over HTTP/2' => sub {
     my $port = WorkerManager::free_port();
     # A listening socket with http2: the directive of that name is newer than nginx 1.22.
-    my ($node, $status) = node(server => "} server { listen 127.0.0.1:$port http2;
+    my ($node, $status) = WorkerManager::Status::node(server => "} server { listen 127.0.0.1:$port http2;
         location /workers { worker_manager_status; }");
     $node->up;
     my @h2 = '--http2-prior-knowledge';
@@ -242,7 +234,7 @@ subtest 'over HTTP/2' => sub {
 };
 
 subtest 'a worker that is killed or stopped' => sub {
-    my ($node, $status) = node(workers => 1);
+    my ($node, $status) = WorkerManager::Status::node(workers => 1);
     $node->up;
     my $waiting = waiting($node, $status, 'after=1&timeout=19s');
     $node->wait_for('it to wait', sub { connections($status) >= 2 });

@@ -12,6 +12,7 @@ use IO::Socket::INET;
 use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(time);
+use WorkerManager;
 
 our $SCHEMA = ($ENV{WORKER_MANAGER_OBJS} // 'objs') . '/../doc/status.schema.json';
 
@@ -28,6 +29,15 @@ sub http {
         @{[ $more // '' ]}
     }
 END
+}
+
+# A node with a status, and what asks it.
+sub node {
+    my (%options) = @_;
+    my $port = WorkerManager::free_port();
+    my $node = WorkerManager->new(%options);
+    $node->configure(http => http($port, $options{server}));
+    return ($node, WorkerManager::Status->new($port));
 }
 
 sub new {

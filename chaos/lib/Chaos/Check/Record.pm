@@ -96,9 +96,12 @@ sub check_overlap {
             my $known = $record->{source} eq 'proc'
                 && grep { $_->{text} =~ /process $open->{by} died holding the lock/ } @{ $record->{error} };
             # The kernel lets go of what the dead held before it tells of the death; on a busy machine
-            # that is a while.
+            # that is a while, and without end if who is killed has a low priority.
+            my $killed = grep { $_->{at} < $mark->{at} }
+                Chaos::Record::done($record, 'signal', qr/^(?:KILL|SEGV) $open->{by}$/);
+            my $gone = defined $died && $holder->{status} ne '0' && ($killed || $died < $mark->{at} + 1);
             $bad->("$which in process $mark->{by} while process $open->{by} was at event $open->{seq}")
-                unless $known || defined $died && $died < $mark->{at} + 1 && $holder->{status} ne '0';
+                unless $known || $gone;
         } elsif ($open && $mark->{phase} eq 'begin') {
             $bad->("$which begins while event $open->{seq} has not ended");
         }

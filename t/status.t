@@ -194,7 +194,12 @@ END
     is($lines->{headers}{'content-type'}, 'application/x-ndjson', 'are lines');
     is(scalar(split /\n/, $lines->{content}), 3, 'one for each event');
     WorkerManager::Status::is_valid('as in the schema', 'event', split /\n/, $lines->{content});
-    is($node->log =~ /\[(?:alert|crit|emerg|error)\]\N*worker_manager/ ? 'yes' : 'no', 'no',
+    for my $after (3, 18446744073709551615) {
+        my $none = $is->("/workers/events?after=$after", 200, "after $after",
+            headers => { Accept => 'application/x-ndjson' });
+        is($none->{content} // '', '', 'there is nothing yet');
+    }
+    is($node->log =~ /(\[(?:alert|crit|emerg)\]\N*|\[error\]\N*worker_manager\N*)/ ? $1 : '', '',
         'nothing of it in the error log');
     $node->down;
 };

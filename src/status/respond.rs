@@ -53,6 +53,10 @@ impl Response {
             return error;
         }
         request.set_content_length_n(self.body.len());
+        if self.body.is_empty() {
+            // nginx takes a buffer with nothing in it for a mistake: "zero size buf in writer".
+            request.as_mut().set_header_only(1);
+        }
         let status = request.send_header();
         // Not what nginx keeps to send later.
         if status.0 == error || status.0 > 0 || request.header_only() {

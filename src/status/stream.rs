@@ -156,8 +156,9 @@ impl Stream {
         let oldest = roster.oldest();
         let mut piece = String::new();
         // Either it was away for too long, or it has seen another history.
-        if self.after + 1 < oldest && newest >= oldest || self.after > roster.seq() {
-            let next = if self.after > newest { oldest } else { oldest.max(self.after + 1) };
+        let wanted = self.after.saturating_add(1);
+        if wanted < oldest && newest >= oldest || self.after > roster.seq() {
+            let next = if self.after > newest { oldest } else { oldest.max(wanted) };
             if self.after > 0 {
                 let after = self.after;
                 piece = format!("event: gap\ndata: {{\"after\":{after},\"next\":{next}}}\n\n");

@@ -253,10 +253,12 @@ pub fn unreaped(pid: i32) -> Option<Reason> {
 /// that began later is another one; a zombie is gone.
 pub fn is_gone(pid: i32, since_boot: u64) -> bool {
     // SAFETY: signal 0 only asks whether the process exists.
-    if unsafe { libc::kill(pid as c_int, 0) } != 0 {
-        return std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    let asked = unsafe { libc::kill(pid as c_int, 0) };
+    if asked != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
+        return true;
     }
-    // It exists, or did a moment ago; if /proc is not to be had, believe the former.
+    // A process has that pid, of whatever user, or had a moment ago; if /proc is not to be had, it is
+    // believed to be the one.
     stat(pid).is_some_and(|stat| stat.dead || stat.began > since_boot)
 }
 

@@ -7,7 +7,9 @@ use std::ffi::CString;
 use std::iter;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use ngx::ffi::{ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t};
+use ngx::ffi::{
+    ngx_cycle, ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t,
+};
 use roster::Kind;
 
 use crate::callback::Callback;
@@ -17,6 +19,7 @@ use crate::lifecycle;
 use crate::log::Log;
 use crate::lua::{self, Lua};
 use crate::process;
+use crate::watch;
 
 mod block;
 mod error;
@@ -171,7 +174,7 @@ impl Conf {
         // SAFETY: conf_ctx has an entry for every module of the cycle; ours is what `create`
         // returned, and it lives as long as the cycle's pool.
         unsafe {
-            if cycle.is_null() || (*cycle).conf_ctx.is_null() {
+            if cycle.is_null() || (*cycle).conf_ctx.is_null() || !has_module(cycle) {
                 return None;
             }
             let index = crate::ngx_worker_manager_module.index;
@@ -252,6 +255,20 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
 #[used]
 static KEPT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
+/// Whether a cycle has this module. A reload may take the `load_module` line away, and give the index
+/// to another module.
+///
+/// # Safety
+/// The cycle is live and its modules are known.
+unsafe fn has_module(cycle: *const ngx_cycle_t) -> bool {
+    // SAFETY: the caller vouches for the cycle. An index beyond its modules is one of another cycle's.
+    unsafe {
+        let index = crate::ngx_worker_manager_module.index;
+        let module = &raw mut crate::ngx_worker_manager_module;
+        index < (*cycle).modules_n && *(*cycle).modules.add(index) == module.cast()
+    }
+}
+
 unsafe extern "C" fn destroy(conf: *mut c_void) {
     // A worker destroys its cycle's pool as the last thing before exit(). Unloading hook libraries
     // then would pull the code from under threads they may have started. It stays within reach, or
@@ -265,6 +282,16 @@ unsafe extern "C" fn destroy(conf: *mut c_void) {
     if !conf.loaded.get() {
         // ngx_init_cycle() destroys the pool of a cycle that came to nothing.
         lifecycle::load_failed(conf.began);
+    }
+    // With `master_process off` the event loop goes on, and what the pool cleans up next may be the
+    // module itself.
+    // SAFETY: nginx's global cycle is live, but for that of ngx_master_process_exit(), which has
+    // nothing in it.
+    unsafe {
+        let now: *const ngx_cycle_t = ngx_cycle.cast();
+        if !now.is_null() && !(*now).conf_ctx.is_null() && !has_module(now) {
+            watch::end();
+        }
     }
 }
 

@@ -134,18 +134,28 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
 
 /// Ends the heartbeat. What the event loop had begun is handed over, finished.
 pub fn stop() -> Option<Hold<'static>> {
+    end();
+    take_over()
+}
+
+/// Ends the heartbeat.
+pub fn end() {
     RHYTHM.set(Rhythm::NONE);
     // SAFETY: statics, and the event loop is this thread's.
     unsafe {
         Timer::disarm(&raw mut HEARTBEAT);
         Timer::disarm(&raw mut RETRY);
     }
-    take_over()
 }
 
-/// Hands over what the event loop had begun, finished.
+/// Hands over what the event loop had begun, finished. None if there is nothing, or others have finished
+/// it.
 pub fn take_over() -> Option<Hold<'static>> {
-    let Shift { mut hold, mut transitions } = SHIFT.take()?;
+    let Shift { parked, mut transitions } = SHIFT.take()?;
+    let Some(mut hold) = parked.resume() else {
+        give_back(&transitions);
+        return None;
+    };
     hold.run(&mut transitions, Patience::Wait);
     Some(hold)
 }
@@ -173,8 +183,15 @@ pub fn reap() -> bool {
     !programs.is_empty()
 }
 
+/// This worker, unless a reload of a single process (`master_process off`) has taken the module away,
+/// and the zone with it, in which case no function of the module was called.
+fn serving() -> Option<Member> {
+    // SAFETY: nginx's global cycle is live.
+    unsafe { Conf::of(ngx_cycle.cast()) }.and(member())
+}
+
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
-    let Some(member) = member() else {
+    let Some(member) = serving() else {
         return;
     };
     let mut rhythm = RHYTHM.get();
@@ -212,7 +229,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     if reap() {
         retry_after(REAP);
     }
-    let Some(member) = member() else {
+    let Some(member) = serving() else {
         return;
     };
     let now = clock::monotonic();

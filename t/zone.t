@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 use Test::More;
+use Time::HiRes qw(time);
 use WorkerManager;
 
 subtest 'more workers than the zone holds' => sub {
@@ -113,6 +114,22 @@ subtest 'the default zone over nine live generations' => sub {
         sub { my @over = $node->kinds('master_exit'); @over == 8 });
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a reload of a single process without the load_module line' => sub {
+    my $node = WorkerManager->new(workers => 1, daemon => 0, main => 'master_process off;',
+        manager => 'interval 50ms;')->up;
+    my $master = $node->master;
+    $node->configure(main => 'master_process off;', module => undef, manager => undef);
+    $node->signal('HUP');
+    $node->wait_for('the reload', sub { $node->log =~ /reconfiguring/ });
+    my $from = time;
+    $node->wait_for('ten heartbeats', sub { time > $from + 0.6 });
+    ok(WorkerManager::is_alive($master), 'it goes on');
+    unlike($node->log, qr/exited on signal|panicked/, 'unharmed');
+    $node->signal('TERM');
+    $node->wait_for('the end', sub { !WorkerManager::is_alive($master) });
+    like($node->log, qr/exit\s*\z/, 'and ends as it should');
 };
 
 done_testing;

@@ -338,7 +338,8 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     });
     // A worker that drains and has nothing to do ends before it could say the former.
     let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
-    if process::is_orphan() {
+    let orphan = process::is_orphan();
+    if orphan {
         // Nobody will start another generation, and nobody else buries the dead.
         transitions.extend(losses::seen_by_orphan(&hold));
         hold.roster().retire_all();
@@ -352,6 +353,12 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     hold.run(&mut transitions, Patience::Wait);
     // The slot is another's from here on: no more heartbeats.
     MEMBER.set(None);
+    if !orphan && process::is_bereft() {
+        // The master has died meanwhile.
+        hold.roster().retire_all();
+        let mut losses = losses::seen_by_orphan(&hold);
+        hold.run(&mut losses, Patience::Wait);
+    }
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.

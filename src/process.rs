@@ -177,6 +177,12 @@ pub fn is_orphan() -> bool {
     is_worker() && unsafe { libc::getppid() != ngx_parent }
 }
 
+/// The same, or about to be: a worker gets another parent as the last of what a death does, after the
+/// locks of the dead are free.
+pub fn is_bereft() -> bool {
+    is_orphan() || is_worker() && stat(master()).is_some_and(|stat| stat.dies)
+}
+
 /// This worker's master, also when it is gone.
 pub fn master() -> i32 {
     // SAFETY: a plain global, set by ngx_spawn_process in the child.
@@ -278,6 +284,8 @@ pub fn zombie(pid: i32) -> Option<Reason> {
 struct Stat {
     /// Dead and not reaped.
     dead: bool,
+    /// On the way to that.
+    dies: bool,
     /// The wait status of the dead.
     status: i32,
     /// When it began at the earliest, milliseconds since boot.
@@ -290,12 +298,14 @@ fn stat(pid: i32) -> Option<Stat> {
     // After the program's name, which may hold anything: state, then start time as 20th, in ticks.
     let mut fields = stat.rsplit(')').next().unwrap_or("").split_ascii_whitespace();
     let state = fields.next().unwrap_or("");
-    let began: u64 = fields.nth(18).and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
+    // PF_EXITING of the kernel's, in the flags, the 9th field.
+    let dies = fields.nth(5).and_then(|flags| flags.parse().ok()).is_some_and(|f: u32| f & 4 != 0);
+    let began: u64 = fields.nth(12).and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
     // SAFETY: sysconf has no preconditions.
     let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     // One tick of grace: the start is rounded.
     let began = began.saturating_sub(1) * 1000 / ticks_per_second;
     // The 52nd field, 30 after the start.
     let status = fields.nth(29).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Some(Stat { dead: state == "Z" || state == "X", status, began })
+    Some(Stat { dead: state == "Z" || state == "X", dies, status, began })
 }

@@ -110,6 +110,26 @@ subtest 'the master dies in a callback while workers wait' => sub {
     $node->laws_hold('the laws hold', gaps => 1);
 };
 
+subtest 'the master dies while the last worker tells its end' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    blocker($node);
+    $node->configure(manager => 'exec_timeout 1m; on worker_exit exec blocker '
+        . "$node->{root}/out/block $node->{root}/out/pid;");
+    $node->up;
+    my ($last, $other) = $node->on_duty;
+    $node->write('out/block', '');
+    $node->signal('QUIT', $last);
+    pid_in($node, 'out/pid');
+    $node->signal('KILL');
+    $node->signal('KILL', $other);
+    $node->wait_for('the end of the other', sub { !WorkerManager::is_alive($other) });
+    unlink $node->path('out/block');
+    $node->wait_for('the end', sub { !WorkerManager::is_alive($last) });
+    is(scalar $node->kinds('worker_lost', 1), 1, 'the other is told as lost');
+    is(scalar $node->kinds('master_exit', 1), 1, 'and the generation as over');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 sub cpu {
     my ($pid) = @_;
     open my $file, '<', "/proc/$pid/stat" or return 0;

@@ -1,7 +1,10 @@
 //! Holding the lock: recording what happens and telling it.
 
 use std::mem::take;
+use std::thread;
 use std::time::Duration;
+
+use ngx::ffi::ngx_time_update;
 
 use roster::{Event, Full, Kind, Pending, Recorded, Roster, Step, Transition};
 
@@ -26,6 +29,14 @@ pub enum Patience {
     ComeBack,
 }
 
+/// How long nobody else goes on in the place of a process that is to come back to the lock, beyond the
+/// time of the program that it awaits, milliseconds. A worker that serves comes back in some
+/// milliseconds, unless something else holds up its event loop.
+const COMES_BACK: u64 = 2000;
+
+/// How soon to see again whether it has come back, milliseconds.
+const SOON: u64 = 10;
+
 /// A callback that is over when its program is.
 struct Awaited {
     running: Running,
@@ -34,11 +45,9 @@ struct Awaited {
     since: u64,
 }
 
-/// The lock, held by this process. Dropping it lets go.
-pub struct Hold<'a> {
-    zone: Zone,
-    conf: &'a Conf,
-    log: Log,
+/// How far this process has come with the events it tells.
+#[derive(Default)]
+struct Progress {
     /// The event whose callbacks this process is running, and since when (monotonic, microseconds).
     telling: Option<(u64, u64)>,
     /// The last event that another process recorded and this one tells.
@@ -47,54 +56,93 @@ pub struct Hold<'a> {
     awaited: Option<Awaited>,
 }
 
+/// The lock, held by this process. Dropping it lets go.
+pub struct Hold<'a> {
+    zone: Zone,
+    conf: &'a Conf,
+    log: Log,
+    progress: Progress,
+}
+
+/// What a process has let go of the lock with, to come back: between two programs of an event, or while
+/// it awaits one, a worker serves, and whatever else runs in its event loop may hold it up for long.
+pub struct Parked<'a> {
+    zone: Zone,
+    conf: &'a Conf,
+    log: Log,
+    progress: Progress,
+}
+
+/// What came of taking the lock.
+enum Entry<'a> {
+    Held(Hold<'a>),
+    /// Somebody is to come back to it.
+    Reserved,
+    Failed,
+}
+
 impl<'a> Hold<'a> {
     /// Takes the lock, however long that takes. None if it can't be had at all, which is logged.
     pub fn take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
-        let mut told = Duration::ZERO;
-        let taken = zone.lock().take(&mut |waited| {
-            // Whoever waits lives: the others must not think it hung.
-            beat();
-            if waited >= told + Duration::from_secs(1) {
-                told = waited;
-                log_holder(zone.roster(), waited, log);
+        let mut waiting = waiting(zone, log);
+        loop {
+            match Self::enter(zone.lock().take(&mut waiting), zone, conf, log) {
+                Entry::Held(hold) => return Some(hold),
+                Entry::Failed => return None,
+                Entry::Reserved => {
+                    waiting();
+                    thread::sleep(Duration::from_millis(SOON));
+                }
             }
-        });
-        Self::taken(taken, zone, conf, log)
+        }
     }
 
     /// Takes the lock if it is free.
     pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
         match zone.lock().try_take() {
             Err(libc::EBUSY) => None,
-            taken => Self::taken(taken, zone, conf, log),
+            taken => match Self::enter(taken, zone, conf, log) {
+                Entry::Held(hold) => Some(hold),
+                Entry::Reserved | Entry::Failed => None,
+            },
         }
     }
 
-    fn taken(taken: Result<Taken, i32>, zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
-        match taken {
-            Ok(Taken::Clean) => {}
-            Ok(Taken::HolderDied) => {
-                let roster = zone.roster();
-                let recovery = roster.recover();
-                zone.lock().mended();
+    fn enter(taken: Result<Taken, i32>, zone: Zone, conf: &'a Conf, log: Log) -> Entry<'a> {
+        if !is_mine(taken, zone, log) {
+            return Entry::Failed;
+        }
+        let roster = zone.roster();
+        if let Some((pid, until)) = roster.reservation() {
+            if process::is_gone(pid, u64::MAX) {
+                log!(log, Warn, "worker_manager: process {pid} died holding the lock, going on");
+            } else if clock::monotonic() >= until {
                 log!(
                     log,
                     Warn,
-                    "worker_manager: process {} died holding the lock, going on",
-                    roster.holder()
+                    "worker_manager: process {pid} does not come back to the event that it was \
+                     telling, going on"
                 );
-                if recovery.corrected > 0 {
-                    log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);
-                }
+            } else {
+                zone.lock().release();
+                return Entry::Reserved;
             }
-            Err(errno) => {
-                log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
-                return None;
-            }
+            roster.end_reservation();
         }
         watch::reap();
-        zone.roster().set_holder(process::pid());
-        Some(Hold { zone, conf, log, telling: None, taken_over: 0, awaited: None })
+        roster.set_holder(process::pid());
+        Entry::Held(Hold { zone, conf, log, progress: Progress::default() })
+    }
+
+    /// Lets go, to come back.
+    pub fn park(mut self) -> Parked<'a> {
+        let progress = take(&mut self.progress);
+        let patience = match &progress.awaited {
+            Some(awaited) => awaited.running.time_left().saturating_add(COMES_BACK),
+            None => COMES_BACK,
+        };
+        self.roster().reserve(process::pid(), clock::monotonic().saturating_add(patience));
+        Parked { zone: self.zone, conf: self.conf, log: self.log, progress }
     }
 
     /// The roster.
@@ -109,7 +157,7 @@ impl<'a> Hold<'a> {
 
     /// Whether a program runs that is to be awaited before the next callback.
     pub fn is_awaiting(&self) -> bool {
-        self.awaited.is_some()
+        self.progress.awaited.is_some()
     }
 
     /// Records a transition. Its event is told by the next `run`.
@@ -124,7 +172,7 @@ impl<'a> Hold<'a> {
             };
             kill_point(kind, point);
         })?;
-        self.telling = Some((recorded.event.seq, clock::microseconds()));
+        self.progress.telling = Some((recorded.event.seq, clock::microseconds()));
         Ok(recorded)
     }
 
@@ -170,7 +218,7 @@ impl<'a> Hold<'a> {
         let zone = self.zone;
         let roster = zone.roster();
         loop {
-            if let Some(awaited) = &mut self.awaited {
+            if let Some(awaited) = &mut self.progress.awaited {
                 if patience == Patience::ComeBack && !awaited.running.poll() {
                     return false;
                 }
@@ -184,7 +232,7 @@ impl<'a> Hold<'a> {
                 return true;
             };
             let event = pending.event;
-            let (begun, since) = match self.telling {
+            let (begun, since) = match self.progress.telling {
                 Some((seq, since)) if seq == event.seq => (pending.begun, since),
                 _ => self.take_over(&pending),
             };
@@ -194,21 +242,27 @@ impl<'a> Hold<'a> {
             let Some((index, on)) = fitting.next() else {
                 let took = clock::microseconds().saturating_sub(since);
                 if let Some(log) = &conf.event_log {
-                    log.write(roster, &event, took, self.taken_over == event.seq, self.log);
+                    log.write(
+                        roster,
+                        &event,
+                        took,
+                        self.progress.taken_over == event.seq,
+                        self.log,
+                    );
                 }
                 roster.delivered(event.seq, took);
-                self.telling = None;
+                self.progress.telling = None;
                 kill_point(event.kind, "delivered");
                 continue;
             };
-            self.telling = Some((event.seq, since));
+            self.progress.telling = Some((event.seq, since));
             roster.begin_callback(event.seq, conf.generation.get(), index as u32);
             let (kind, since) = (event.kind, clock::microseconds());
             roster.callback_begins(kind, since / 1000);
             kill_point(kind, "begun");
             let running = on.callback.run(&event, conf, roster, self.log);
             if kind.is_awaited() {
-                self.awaited = running.map(|running| Awaited { running, kind, since });
+                self.progress.awaited = running.map(|running| Awaited { running, kind, since });
             } else if let Some(running) = running {
                 watch::adopt(running);
                 if patience == Patience::ComeBack {
@@ -218,7 +272,7 @@ impl<'a> Hold<'a> {
                     return false;
                 }
             }
-            if self.awaited.is_none() {
+            if self.progress.awaited.is_none() {
                 self.over(kind, since);
             } else if patience == Patience::Wait {
                 self.wait();
@@ -229,7 +283,7 @@ impl<'a> Hold<'a> {
 
     /// Waits for the program that is awaited, if there is one.
     fn wait(&mut self) {
-        if let Some(Awaited { running, kind, since }) = take(&mut self.awaited) {
+        if let Some(Awaited { running, kind, since }) = take(&mut self.progress.awaited) {
             if !running.wait(&mut beat) {
                 self.zone.roster().callback_failed(kind);
             }
@@ -247,7 +301,7 @@ impl<'a> Hold<'a> {
     /// many of this process's callbacks count as run.
     fn take_over(&mut self, pending: &Pending) -> (u32, u64) {
         let Pending { event, begun, generation } = *pending;
-        self.taken_over = event.seq;
+        self.progress.taken_over = event.seq;
         let name = event.kind.name();
         let id = event.id();
         let begun = if begun == 0 {
@@ -275,8 +329,107 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         // Its callbacks may have taken longer than a heartbeat.
         beat();
-        self.zone.roster().set_holder(0);
+        if self.roster().reservation().is_none() {
+            self.roster().set_holder(0);
+        }
         self.zone.lock().release();
+    }
+}
+
+impl<'a> Parked<'a> {
+    /// Whether there is nothing to come back for yet: the program that is awaited runs.
+    pub fn is_awaiting(&mut self) -> bool {
+        self.progress.awaited.as_mut().is_some_and(|awaited| !awaited.running.poll())
+    }
+
+    /// Takes the lock again if it is free.
+    pub fn try_resume(self) -> Resumed<'a> {
+        match self.zone.lock().try_take() {
+            Err(libc::EBUSY) => Resumed::Busy(self),
+            taken => self.go_on(taken),
+        }
+    }
+
+    /// Takes the lock again, however long that takes. None if others have gone on.
+    pub fn resume(self) -> Option<Hold<'a>> {
+        let taken = self.zone.lock().take(&mut waiting(self.zone, self.log));
+        match self.go_on(taken) {
+            Resumed::Held(hold) => Some(hold),
+            Resumed::Busy(_) | Resumed::Lost => None,
+        }
+    }
+
+    fn go_on(self, taken: Result<Taken, i32>) -> Resumed<'a> {
+        let Parked { zone, conf, log, progress } = self;
+        let roster = zone.roster();
+        let taken = is_mine(taken, zone, log);
+        if !taken || roster.reservation().is_none_or(|(pid, _)| pid != process::pid()) {
+            if taken {
+                zone.lock().release();
+                log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
+            }
+            if let Some(awaited) = progress.awaited {
+                watch::adopt(awaited.running);
+            }
+            return Resumed::Lost;
+        }
+        roster.end_reservation();
+        roster.set_holder(process::pid());
+        Resumed::Held(Hold { zone, conf, log, progress })
+    }
+}
+
+/// What became of a lock that was let go of.
+pub enum Resumed<'a> {
+    /// It is held again.
+    Held(Hold<'a>),
+    /// Somebody looks whether it is free.
+    Busy(Parked<'a>),
+    /// It took too long: another process has gone on.
+    Lost,
+}
+
+/// What to do about 50 ms apart while waiting for the lock.
+fn waiting(zone: Zone, log: Log) -> impl FnMut() {
+    let since = clock::monotonic();
+    let mut told = 0;
+    move || {
+        // Whoever waits lives: the others must not think it hung.
+        beat();
+        let waited = clock::monotonic().saturating_sub(since) / 1000;
+        if waited > told {
+            told = waited;
+            // SAFETY: this thread is the one that nginx's cached time is for. In a start, an exit or a
+            // reload nobody else moves it.
+            unsafe { ngx_time_update() };
+            log_holder(zone.roster(), waited, log);
+        }
+    }
+}
+
+/// Whether the lock was taken. What a holder that died left undone is done then.
+fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
+    match taken {
+        Ok(Taken::Clean) => true,
+        Ok(Taken::HolderDied) => {
+            let roster = zone.roster();
+            let recovery = roster.recover();
+            zone.lock().mended();
+            log!(
+                log,
+                Warn,
+                "worker_manager: process {} died holding the lock, going on",
+                roster.holder()
+            );
+            if recovery.corrected > 0 {
+                log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);
+            }
+            true
+        }
+        Err(errno) => {
+            log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
+            false
+        }
     }
 }
 
@@ -297,8 +450,8 @@ fn kind_of(transition: &Transition) -> Kind {
     }
 }
 
-fn log_holder(roster: Roster<'_>, waited: Duration, log: Log) {
-    let waited = waited.as_secs();
+/// `waited` is in seconds.
+fn log_holder(roster: Roster<'_>, waited: u64, log: Log) {
     let holder = roster.holder();
     match roster.pending() {
         Some(Pending { event, begun, .. }) if begun > 0 => log!(

@@ -8,8 +8,6 @@ use core::cell::UnsafeCell;
 use core::mem::{size_of, MaybeUninit};
 use core::time::Duration;
 
-use crate::clock;
-
 /// The mutex as it lies in the zone. Its place is larger than any libc's `pthread_mutex_t`.
 #[repr(C, align(8))]
 pub struct Lock(UnsafeCell<[u8; Lock::SIZE]>);
@@ -73,21 +71,17 @@ impl Lock {
         taken(unsafe { libc::pthread_mutex_trylock(self.mutex()) })
     }
 
-    /// Takes the lock, asleep until it is free. `waiting` is called about every 50 ms with the time
-    /// waited so far.
-    pub fn take(&self, waiting: &mut dyn FnMut(Duration)) -> Result<Taken, i32> {
+    /// Takes the lock, asleep until it is free. `waiting` is called about every 50 ms.
+    pub fn take(&self, waiting: &mut dyn FnMut()) -> Result<Taken, i32> {
         match self.try_take() {
             Err(libc::EBUSY) => {}
             taken => return taken,
         }
-        let started = clock::monotonic();
         loop {
             let until = deadline(Self::SLICE);
             // SAFETY: `create` has made the mutex; the deadline is a valid time.
             match unsafe { libc::pthread_mutex_timedlock(self.mutex(), &until) } {
-                libc::ETIMEDOUT => {
-                    waiting(Duration::from_millis(clock::monotonic().saturating_sub(started)));
-                }
+                libc::ETIMEDOUT => waiting(),
                 result => return taken(result),
             }
         }

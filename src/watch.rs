@@ -9,7 +9,7 @@ use roster::{Reason, Roster, Transition, WorkerView};
 use crate::callback::Running;
 use crate::clock;
 use crate::conf::Conf;
-use crate::hold::{Hold, Patience};
+use crate::hold::{Hold, Parked, Patience, Resumed};
 use crate::lifecycle::{member, Member};
 use crate::log::Log;
 use crate::oom;
@@ -42,7 +42,7 @@ const OOM: u64 = 60_000;
 
 /// What the event loop has begun and not finished.
 struct Shift {
-    hold: Hold<'static>,
+    parked: Parked<'static>,
     transitions: Vec<Transition>,
 }
 
@@ -160,6 +160,20 @@ pub fn take_over() -> Option<Hold<'static>> {
     Some(hold)
 }
 
+/// What was to be told of this worker itself is still to be told. What was to be told of others is seen
+/// again.
+fn give_back(transitions: &[Transition]) {
+    for transition in transitions {
+        match transition {
+            Transition::WorkerDraining { .. } => drain::not_told(),
+            Transition::WorkerStuck { .. } => {
+                Rhythm::update(|rhythm| rhythm.stuck_at = clock::monotonic());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// That this worker, which is about to end, drains, if nobody was told.
 pub fn untold_draining(me: WorkerView) -> Option<Transition> {
     drain::is_untold().then(|| {
@@ -242,9 +256,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
             oom::look(member.zone.roster(), None);
         }
     }
-    if let Some(shift) = SHIFT.take() {
-        work(shift);
-    }
+    come_back();
     // What came up while another event was told has waited for that.
     if SHIFT.borrow().is_none() {
         if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
@@ -405,7 +417,7 @@ fn look(member: Member, now: u64, closely: Look) {
             transitions.extend(judgement);
         }
     }
-    work(Shift { hold, transitions });
+    work(hold, transitions);
 }
 
 /// What this worker has to tell of itself.
@@ -433,11 +445,31 @@ fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition
 }
 
 /// Goes on with what was begun, and comes back later if that is not all.
-fn work(mut shift: Shift) {
-    if !shift.hold.run(&mut shift.transitions, Patience::ComeBack) {
+fn work(mut hold: Hold<'static>, mut transitions: Vec<Transition>) {
+    if !hold.run(&mut transitions, Patience::ComeBack) {
         // Not 0: nginx runs a timer that is due again before it looks at its connections.
-        let soon = if shift.hold.is_awaiting() { SOON } else { AT_ONCE };
-        SHIFT.replace(Some(shift));
-        retry_after(soon);
+        let soon = if hold.is_awaiting() { SOON } else { AT_ONCE };
+        park(hold.park(), transitions, soon);
+    }
+}
+
+fn park(parked: Parked<'static>, transitions: Vec<Transition>, soon: ngx_msec_t) {
+    SHIFT.replace(Some(Shift { parked, transitions }));
+    retry_after(soon);
+}
+
+/// Comes back to what was begun, if there is such and it is time.
+fn come_back() {
+    let Some(Shift { mut parked, transitions }) = SHIFT.take() else {
+        return;
+    };
+    if parked.is_awaiting() {
+        park(parked, transitions, SOON);
+        return;
+    }
+    match parked.try_resume() {
+        Resumed::Held(hold) => work(hold, transitions),
+        Resumed::Busy(parked) => park(parked, transitions, AT_ONCE),
+        Resumed::Lost => give_back(&transitions),
     }
 }

@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Words of the journal: a change in full, see `journal.rs`.
 pub(crate) const JOURNAL_WORDS: usize = 40;
@@ -65,6 +65,10 @@ pub struct Head {
     pub(crate) oom_kills: AtomicU64,
     /// How many programs that nobody waits for were started.
     pub(crate) programs: AtomicU64,
+    /// The process that has let go of the lock in the middle of an event, to come back, or 0; and
+    /// until when nobody else goes on with that event, by the monotonic clock, milliseconds.
+    pub(crate) reserved_by: AtomicU64,
+    pub(crate) reserved_until: AtomicU64,
 
     /// Odd while the journal holds a change that is not carried out in full, one more at each end of
     /// that. Who reads without the lock sees by it whether anything moved meanwhile.

@@ -290,6 +290,27 @@ impl<'a> Roster<'a> {
         self.head.log_state.load(Relaxed) & 2 != 0
     }
 
+    /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
+    /// nobody else goes on with it before `until`, by the monotonic clock in milliseconds, as long as
+    /// that process lives.
+    pub fn reserve(&self, pid: i32, until: u64) {
+        self.head.reserved_until.store(until, Release);
+        self.head.reserved_by.store(u64::from(pid as u32), Release);
+    }
+
+    /// Who is to come back, and until when others wait; see `reserve`. The caller holds the lock.
+    pub fn reservation(&self) -> Option<(i32, u64)> {
+        match self.head.reserved_by.load(Acquire) as u32 {
+            0 => None,
+            pid => Some((pid as i32, self.head.reserved_until.load(Acquire))),
+        }
+    }
+
+    /// Nobody is to come back any more. The caller holds the lock.
+    pub fn end_reservation(&self) {
+        self.head.reserved_by.store(0, Release);
+    }
+
     /// Notes who holds the lock; 0 for nobody.
     pub fn set_holder(&self, pid: i32) {
         self.head.holder.store(pid as u32, Release);

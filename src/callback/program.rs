@@ -140,6 +140,12 @@ impl Running {
         !self.killed
     }
 
+    /// How long it may run from now on, milliseconds. Its supervisor sees to that, whatever this
+    /// process does.
+    pub fn time_left(&self) -> u64 {
+        self.overdue.saturating_sub(OVERDUE_MS).saturating_sub(clock::monotonic())
+    }
+
     /// Whether it has ended. Does not wait.
     pub fn poll(&mut self) -> bool {
         if !self.ended && !self.reap(libc::WNOHANG) {

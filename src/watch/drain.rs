@@ -79,6 +79,11 @@ pub fn is_draining() -> bool {
     DRAIN.get() != Drain::No
 }
 
+/// It has to be told again.
+pub fn not_told() {
+    DRAIN.set(Drain::Untold);
+}
+
 /// From here on it is told.
 pub fn told() {
     DRAIN.set(Drain::Told);

@@ -1,8 +1,6 @@
 //! Holding the lock: recording what happens and telling it.
 
 use std::mem::take;
-use std::thread;
-use std::time::Duration;
 
 use ngx::ffi::ngx_time_update;
 
@@ -20,6 +18,10 @@ use crate::process;
 use crate::watch;
 use crate::zone::Zone;
 
+mod parked;
+
+pub use parked::{Parked, Resumed};
+
 /// Whether to stand still while a program runs that is to be awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -28,14 +30,6 @@ pub enum Patience {
     /// In the event loop of a worker that serves: come back later.
     ComeBack,
 }
-
-/// How long nobody else goes on in the place of a process that is to come back to the lock, beyond the
-/// time of the program that it awaits, milliseconds. A worker that serves comes back in some
-/// milliseconds, unless something else holds up its event loop.
-const COMES_BACK: u64 = 2000;
-
-/// How soon to see again whether it has come back, milliseconds.
-const SOON: u64 = 10;
 
 /// A callback that is over when its program is.
 struct Awaited {
@@ -64,15 +58,6 @@ pub struct Hold<'a> {
     progress: Progress,
 }
 
-/// What a process has let go of the lock with, to come back: between two programs of an event, or while
-/// it awaits one, a worker serves, and whatever else runs in its event loop may hold it up for long.
-pub struct Parked<'a> {
-    zone: Zone,
-    conf: &'a Conf,
-    log: Log,
-    progress: Progress,
-}
-
 /// What came of taking the lock.
 enum Entry<'a> {
     Held(Hold<'a>),
@@ -86,13 +71,11 @@ impl<'a> Hold<'a> {
     pub fn take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
         let mut waiting = waiting(zone, log);
         loop {
+            parked::await_return(zone.roster(), &mut waiting);
             match Self::enter(zone.lock().take(&mut waiting), zone, conf, log) {
                 Entry::Held(hold) => return Some(hold),
                 Entry::Failed => return None,
-                Entry::Reserved => {
-                    waiting();
-                    thread::sleep(Duration::from_millis(SOON));
-                }
+                Entry::Reserved => {}
             }
         }
     }
@@ -132,17 +115,6 @@ impl<'a> Hold<'a> {
         watch::reap();
         roster.set_holder(process::pid());
         Entry::Held(Hold { zone, conf, log, progress: Progress::default() })
-    }
-
-    /// Lets go, to come back.
-    pub fn park(mut self) -> Parked<'a> {
-        let progress = take(&mut self.progress);
-        let patience = match &progress.awaited {
-            Some(awaited) => awaited.running.time_left().saturating_add(COMES_BACK),
-            None => COMES_BACK,
-        };
-        self.roster().reserve(process::pid(), clock::monotonic().saturating_add(patience));
-        Parked { zone: self.zone, conf: self.conf, log: self.log, progress }
     }
 
     /// The roster.
@@ -334,59 +306,6 @@ impl Drop for Hold<'_> {
         }
         self.zone.lock().release();
     }
-}
-
-impl<'a> Parked<'a> {
-    /// Whether there is nothing to come back for yet: the program that is awaited runs.
-    pub fn is_awaiting(&mut self) -> bool {
-        self.progress.awaited.as_mut().is_some_and(|awaited| !awaited.running.poll())
-    }
-
-    /// Takes the lock again if it is free.
-    pub fn try_resume(self) -> Resumed<'a> {
-        match self.zone.lock().try_take() {
-            Err(libc::EBUSY) => Resumed::Busy(self),
-            taken => self.go_on(taken),
-        }
-    }
-
-    /// Takes the lock again, however long that takes. None if others have gone on.
-    pub fn resume(self) -> Option<Hold<'a>> {
-        let taken = self.zone.lock().take(&mut waiting(self.zone, self.log));
-        match self.go_on(taken) {
-            Resumed::Held(hold) => Some(hold),
-            Resumed::Busy(_) | Resumed::Lost => None,
-        }
-    }
-
-    fn go_on(self, taken: Result<Taken, i32>) -> Resumed<'a> {
-        let Parked { zone, conf, log, progress } = self;
-        let roster = zone.roster();
-        let taken = is_mine(taken, zone, log);
-        if !taken || roster.reservation().is_none_or(|(pid, _)| pid != process::pid()) {
-            if taken {
-                zone.lock().release();
-                log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
-            }
-            if let Some(awaited) = progress.awaited {
-                watch::adopt(awaited.running);
-            }
-            return Resumed::Lost;
-        }
-        roster.end_reservation();
-        roster.set_holder(process::pid());
-        Resumed::Held(Hold { zone, conf, log, progress })
-    }
-}
-
-/// What became of a lock that was let go of.
-pub enum Resumed<'a> {
-    /// It is held again.
-    Held(Hold<'a>),
-    /// Somebody looks whether it is free.
-    Busy(Parked<'a>),
-    /// It took too long: another process has gone on.
-    Lost,
 }
 
 /// What to do about 50 ms apart while waiting for the lock.

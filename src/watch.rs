@@ -9,7 +9,7 @@ use roster::{Reason, Roster, Transition, WorkerView};
 use crate::callback::Running;
 use crate::clock;
 use crate::conf::Conf;
-use crate::hold::{Hold, Parked, Patience, Resumed};
+use crate::hold::Hold;
 use crate::lifecycle::{member, Member};
 use crate::log::Log;
 use crate::oom;
@@ -18,8 +18,10 @@ use crate::process::{self, PerProcess};
 mod drain;
 mod kin;
 mod pidfd;
+mod shift;
 mod timer;
 
+pub use shift::take_over;
 pub use timer::Timer;
 
 /// How soon to come back to a lock that is busy or a program that runs, milliseconds.
@@ -39,12 +41,6 @@ const SETTLE: u64 = 50;
 const SETTLE_ALONE: u64 = 2000;
 /// How often to look at the kernel's count of processes killed for memory, milliseconds.
 const OOM: u64 = 60_000;
-
-/// What the event loop has begun and not finished.
-struct Shift {
-    parked: Parked<'static>,
-    transitions: Vec<Transition>,
-}
 
 /// The rhythm of this worker; all times are of the monotonic clock, milliseconds, 0 for never.
 #[derive(Clone, Copy)]
@@ -74,7 +70,6 @@ impl Rhythm {
     }
 }
 
-static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None));
 static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
 static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
 
@@ -145,32 +140,6 @@ pub fn end() {
     unsafe {
         Timer::disarm(&raw mut HEARTBEAT);
         Timer::disarm(&raw mut RETRY);
-    }
-}
-
-/// Hands over what the event loop had begun, finished. None if there is nothing, or others have finished
-/// it.
-pub fn take_over() -> Option<Hold<'static>> {
-    let Shift { parked, mut transitions } = SHIFT.take()?;
-    let Some(mut hold) = parked.resume() else {
-        give_back(&transitions);
-        return None;
-    };
-    hold.run(&mut transitions, Patience::Wait);
-    Some(hold)
-}
-
-/// What was to be told of this worker itself is still to be told. What was to be told of others is seen
-/// again.
-fn give_back(transitions: &[Transition]) {
-    for transition in transitions {
-        match transition {
-            Transition::WorkerDraining { .. } => drain::not_told(),
-            Transition::WorkerStuck { .. } => {
-                Rhythm::update(|rhythm| rhythm.stuck_at = clock::monotonic());
-            }
-            _ => {}
-        }
     }
 }
 
@@ -256,9 +225,9 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
             oom::look(member.zone.roster(), None);
         }
     }
-    come_back();
+    shift::come_back();
     // What came up while another event was told has waited for that.
-    if SHIFT.borrow().is_none() {
+    if !shift::is_under_way() {
         if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
             look(member, now, Look::First);
         } else {
@@ -378,7 +347,7 @@ fn look(member: Member, now: u64, closely: Look) {
             retry_after(wait as ngx_msec_t);
         }
     }
-    if !findings.work || SHIFT.borrow().is_some() {
+    if !findings.work || shift::is_under_way() {
         return;
     }
     // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
@@ -417,7 +386,7 @@ fn look(member: Member, now: u64, closely: Look) {
             transitions.extend(judgement);
         }
     }
-    work(hold, transitions);
+    shift::work(hold, transitions);
 }
 
 /// What this worker has to tell of itself.
@@ -442,34 +411,4 @@ fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition
         transitions.push(Transition::WorkerStuck { slot, connections: process::all_connections() });
     }
     transitions
-}
-
-/// Goes on with what was begun, and comes back later if that is not all.
-fn work(mut hold: Hold<'static>, mut transitions: Vec<Transition>) {
-    if !hold.run(&mut transitions, Patience::ComeBack) {
-        // Not 0: nginx runs a timer that is due again before it looks at its connections.
-        let soon = if hold.is_awaiting() { SOON } else { AT_ONCE };
-        park(hold.park(), transitions, soon);
-    }
-}
-
-fn park(parked: Parked<'static>, transitions: Vec<Transition>, soon: ngx_msec_t) {
-    SHIFT.replace(Some(Shift { parked, transitions }));
-    retry_after(soon);
-}
-
-/// Comes back to what was begun, if there is such and it is time.
-fn come_back() {
-    let Some(Shift { mut parked, transitions }) = SHIFT.take() else {
-        return;
-    };
-    if parked.is_awaiting() {
-        park(parked, transitions, SOON);
-        return;
-    }
-    match parked.try_resume() {
-        Resumed::Held(hold) => work(hold, transitions),
-        Resumed::Busy(parked) => park(parked, transitions, AT_ONCE),
-        Resumed::Lost => give_back(&transitions),
-    }
 }

@@ -110,15 +110,15 @@ subtest 'the master dies in a callback while workers wait' => sub {
     $node->laws_hold('the laws hold', gaps => 1);
 };
 
-subtest 'a worker that awaits a program in its event loop does not come back' => sub {
+# A node, and one of its two workers that awaits a program in its event loop: the other's successor has
+# died in its first program, and nobody else can take over the second, since the master stands still.
+sub awaiting {
     my $node = WorkerManager->new(workers => 2);
     blocker($node);
     $node->configure(manager => 'interval 300ms; failed 20s; exec_timeout 2s; '
         . join ' ', map { "on worker_start exec blocker $node->{root}/out/block$_ $node->{root}/out/pid$_;" } 1, 2);
     $node->up;
     my ($victim, $other) = $node->on_duty;
-    # The successor dies in its first program; the other worker takes over the second, in its event loop,
-    # since nobody else can: the master has not come to start another.
     $node->write("out/block$_", '') for 1, 2;
     $node->signal('KILL', $victim);
     pid_in($node, 'out/pid1');
@@ -127,20 +127,38 @@ subtest 'a worker that awaits a program in its event loop does not come back' =>
     $node->signal('STOP');
     $node->signal('KILL', $successor);
     pid_in($node, 'out/pid2');
-    my ($takes_over) = $node->log =~ /#(\d+): worker_manager: callback 1 of generation 1 was interrupted at worker_start 1-$successor/;
-    is($takes_over, $other, 'it is the other that goes on') or return $node->down;
-    $node->signal('STOP', $other);
+    like($node->log, qr/#$other: worker_manager: callback 1 of generation 1 was interrupted at worker_start 1-$successor/,
+        'it goes on in the place of the dead');
+    return ($node, $other);
+}
+
+subtest 'a worker does not come back to the event that it tells' => sub {
+    my ($node, $worker) = awaiting();
+    $node->signal('STOP', $worker);
     unlink $node->path('out/block2');
     $node->signal('CONT');
     $node->wait_events('worker_start', 4);
-    like($node->log, qr/process $other does not come back to the event that it was telling, going on/,
-        'the next worker starts all the same');
+    like($node->log, qr/process $worker does not come back to the event that it was telling, going on/,
+        'the next one starts all the same');
     $node->signal('HUP');
     $node->wait_events('master_ready', 1, 2);
-    $node->signal('CONT', $other);
+    $node->signal('CONT', $worker);
     $node->wait_events('master_exit', 1, 1);
-    like($node->log, qr/#$other: worker_manager: others have gone on with the event meanwhile/,
+    like($node->log, qr/#$worker: worker_manager: others have gone on with the event meanwhile/,
         'when it comes back, it leaves it alone');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker dies before it comes back' => sub {
+    my ($node, $worker) = awaiting();
+    my ($program) = $node->read('out/pid2') =~ /(\d+)/;
+    $node->signal('KILL', $worker);
+    $node->signal('CONT');
+    $node->wait_events('worker_start', 5);
+    like($node->log, qr/process $worker died holding the lock, going on/, 'the next ones start');
+    ok(!WorkerManager::is_alive($program), 'its program went with it');
+    unlink $node->path('out/block2');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

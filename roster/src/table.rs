@@ -298,7 +298,7 @@ impl<'a> Roster<'a> {
         self.head.reserved_by.store(u64::from(pid as u32), Release);
     }
 
-    /// Who is to come back, and until when others wait; see `reserve`. The caller holds the lock.
+    /// Who is to come back, and until when others wait; see `reserve`.
     pub fn reservation(&self) -> Option<(i32, u64)> {
         match self.head.reserved_by.load(Acquire) as u32 {
             0 => None,

@@ -1,0 +1,80 @@
+//! What the event loop has begun to tell and not finished: it comes back to that.
+
+use std::cell::RefCell;
+
+use ngx::ffi::ngx_msec_t;
+use roster::Transition;
+
+use super::{drain, retry_after, Rhythm, AT_ONCE, SOON};
+use crate::clock;
+use crate::hold::{Hold, Parked, Patience, Resumed};
+use crate::process::PerProcess;
+
+/// What the event loop has begun and not finished.
+struct Shift {
+    parked: Parked<'static>,
+    transitions: Vec<Transition>,
+}
+
+static SHIFT: PerProcess<RefCell<Option<Shift>>> = PerProcess(RefCell::new(None));
+
+/// Whether something is.
+pub fn is_under_way() -> bool {
+    SHIFT.borrow().is_some()
+}
+
+/// Goes on with what was begun, and comes back later if that is not all.
+pub fn work(mut hold: Hold<'static>, mut transitions: Vec<Transition>) {
+    if !hold.run(&mut transitions, Patience::ComeBack) {
+        // Not 0: nginx runs a timer that is due again before it looks at its connections.
+        let soon = if hold.is_awaiting() { SOON } else { AT_ONCE };
+        park(hold.park(), transitions, soon);
+    }
+}
+
+fn park(parked: Parked<'static>, transitions: Vec<Transition>, soon: ngx_msec_t) {
+    SHIFT.replace(Some(Shift { parked, transitions }));
+    retry_after(soon);
+}
+
+/// Comes back to what was begun, if there is such and it is time.
+pub fn come_back() {
+    let Some(Shift { mut parked, transitions }) = SHIFT.take() else {
+        return;
+    };
+    if parked.is_awaiting() {
+        park(parked, transitions, SOON);
+        return;
+    }
+    match parked.try_resume() {
+        Resumed::Held(hold) => work(hold, transitions),
+        Resumed::Busy(parked) => park(parked, transitions, AT_ONCE),
+        Resumed::Lost => give_back(&transitions),
+    }
+}
+
+/// Hands over what the event loop had begun, finished. None if there is nothing, or others have finished
+/// it.
+pub fn take_over() -> Option<Hold<'static>> {
+    let Shift { parked, mut transitions } = SHIFT.take()?;
+    let Some(mut hold) = parked.resume() else {
+        give_back(&transitions);
+        return None;
+    };
+    hold.run(&mut transitions, Patience::Wait);
+    Some(hold)
+}
+
+/// What was to be told of this worker itself is still to be told. What was to be told of others is seen
+/// again.
+fn give_back(transitions: &[Transition]) {
+    for transition in transitions {
+        match transition {
+            Transition::WorkerDraining { .. } => drain::not_told(),
+            Transition::WorkerStuck { .. } => {
+                Rhythm::update(|rhythm| rhythm.stuck_at = clock::monotonic());
+            }
+            _ => {}
+        }
+    }
+}

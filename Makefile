@@ -14,7 +14,7 @@ run: build
 build: setup-build
 	auto/build objs
 
-# Everything. T=t/reload.t runs only that.
+# Everything. T=t/timeline.t runs only that.
 test: setup-test build test-module hooks chaos-hooks
 ifdef T
 	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
@@ -30,17 +30,19 @@ endif
 model:
 	cargo test --locked -p roster --features kill-points --test model -- --test-threads 1
 
-# What is read without the lock, in every order that the memory model allows. A build of its own, since
-# loom's atomics are not those of a zone.
+# What is read without the lock, in the orders that the memory model allows with at most two preemptions,
+# for 4 seconds each at most. A build of its own, since loom's atomics are not those of a zone.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
 		cargo test --locked -p roster --test loom
 
-# Random tables and texts for the roster, and random configurations, for SECONDS each. A failure says
-# with which SEED it comes again.
+# Random tables and texts for the roster, random requests, and random configurations, for about SECONDS
+# each. SEED chooses another run.
 fuzz: setup-test build test-module hooks
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
+		cargo test --locked -p report --test fuzz -- --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
 
 # The module with kill points in it, for the tests.
@@ -76,7 +78,7 @@ debian: setup-build
 	auto/debian
 
 # Every suite with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, and 1,000 reloads
-# without them, for the memory. T=t/reload.t runs only that.
+# without them, for the memory. T=t/timeline.t runs only that.
 test-asan: setup-test-asan build test-module hooks chaos-hooks
 	auto/asan
 ifdef T

@@ -1,7 +1,10 @@
 //! Requests of any kind: nothing panics, what is taken makes sense, and what is refused says why.
-//! PROPTEST_CASES chooses a longer run.
+//! FUZZ_SEED and FUZZ_SECONDS choose another or a longer run.
+
+use std::env;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use report::request::{accepts, after, Page};
 use report::wait::Wait;
 
@@ -19,8 +22,22 @@ fn arguments() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![pairs, prop::collection::vec(any::<u8>(), 0..100)]
 }
 
+/// About as many cases as each test tries in a second.
+const PER_SECOND: u64 = 40_000;
+
+fn config() -> ProptestConfig {
+    let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let cases = number("FUZZ_SECONDS").map_or(20_000, |s| s.saturating_mul(PER_SECOND));
+    ProptestConfig {
+        cases: u32::try_from(cases).unwrap_or(u32::MAX),
+        rng_seed: RngSeed::Fixed(number("FUZZ_SEED").unwrap_or(1)),
+        failure_persistence: None,
+        ..Default::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_wait_is_refused_or_can_be_asked_again(arguments in arguments()) {

@@ -1,6 +1,7 @@
-//! What is read without the lock while its holder writes, in every order that the memory model
-//! allows. Empty unless built with `--cfg loom`, see `make loom`. A reader that is added belongs
-//! here: `while_recording` runs it beside the changes of a holder.
+//! What is read without the lock while its holder writes, in the orders that the memory model allows
+//! with at most two preemptions, as many as fit into 4 seconds. Empty unless built with `--cfg loom`, see
+//! `make loom`. A reader that is added belongs here: `while_recording` runs it beside the changes of
+//! a holder.
 #![cfg(loom)]
 
 use loom::sync::Arc;

@@ -38,13 +38,14 @@ typedef struct {
     int64_t      n_older;
 
     int64_t      generation;
-    int64_t      pid;          /* the process the event is about */
+    int64_t      pid;          /* a worker's event: the worker; master_lost: the
+                                  dead master; else the process that tells it */
     int64_t      worker;       /* 0 .. worker_processes - 1, or nil */
 
     uint64_t     seq;
     int64_t      time;         /* wall clock, milliseconds since 1970 */
 
-    const char  *reason;       /* "signal 9", "exit 1", "unknown", or NULL */
+    const char  *reason;       /* "signal 9", "exit 1", "oom", "unknown"; or NULL */
     int          core;         /* 1 if the lost worker dumped core */
 
     int64_t      connections;  /* open in a worker that drains, or nil */
@@ -56,9 +57,9 @@ typedef struct {
 /*
  * A callback.  Runs in the process the event happens in, while no other
  * process of this nginx starts or ends, so it should be short.  "data" is
- * what was registered with it; for the directive "call" it is TEXT, a
- * "const char *", or NULL without one.  Anything but 0 is logged as a
- * failure; the next callback runs all the same.
+ * what was registered with it; for the directive "call" it is TEXT as it is
+ * written, a "const char *", or NULL without one.  Anything but 0 is logged
+ * as a failure; the next callback runs all the same.
  */
 typedef int (*ngx_worker_manager_callback_pt)(
     const ngx_worker_manager_event_t *event, void *data);

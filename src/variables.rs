@@ -1,4 +1,5 @@
-//! Variables of http: `$worker_manager_generation` and the like. Each is one read of memory.
+//! Variables of http: `$worker_manager_generation` and the like. Each takes no lock: a `getpid()` and a read
+//! of memory.
 
 use core::fmt::{self, Write};
 use core::ptr;

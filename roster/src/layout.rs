@@ -56,7 +56,7 @@ pub struct Head {
     pub(crate) lost_master: AtomicU32,
     /// 1 while the event log can't be written, and 2 if its last line is not whole.
     pub(crate) log_state: AtomicU32,
-    /// Lines of the event log that could not be written.
+    /// Lines of the event log that could not be written, since the history began.
     pub(crate) log_failures: AtomicU64,
     /// The newest event that is in the event log.
     pub(crate) logged: AtomicU64,

@@ -95,7 +95,7 @@ impl<'a> Roster<'a> {
         self.head.loading_since.load(Acquire) as i64
     }
 
-    /// Lines of the event log that could not be written.
+    /// Lines of the event log that could not be written, since the history began.
     pub fn log_failures(&self) -> u64 {
         self.head.log_failures.load(Relaxed)
     }

@@ -264,8 +264,8 @@ impl<'a> Roster<'a> {
         self.head.logged.load(Acquire)
     }
 
-    /// Notes that an event is in the event log. Returns how many lines were lost before it since the
-    /// log could last be written.
+    /// Notes that an event is in the event log. If the one before could not be written, returns how
+    /// many lines are lost so far, since the history began; otherwise 0.
     pub fn log_written(&self, seq: u64) -> u64 {
         self.head.logged.store(seq, Release);
         if self.head.log_state.swap(0, Relaxed) & 1 == 0 {

@@ -69,6 +69,22 @@ sub json {
     return JSON::PP::decode_json($answer->{content});
 }
 
+# Waits until each worker that is in the status has beaten once more.
+sub wait_beats {
+    my ($self, $node) = @_;
+    my (%first, %beaten);
+    return $node->wait_for('another heartbeat of each', sub {
+        my $is = $self->json or return;
+        for my $worker (@{ $is->{workers} }) {
+            my ($id, $beat) = ($worker->{id}, $is->{node}{time} - $worker->{heartbeat_age});
+            $first{$id} //= $beat;
+            # The two clocks may be a little apart.
+            $beaten{$id} ||= $beat > $first{$id} + 0.05;
+        }
+        return !grep { !$beaten{ $_->{id} } } @{ $is->{workers} };
+    });
+}
+
 # Checks texts of JSON against a definition of the schema.
 sub is_valid {
     my ($name, $definition, @texts) = @_;

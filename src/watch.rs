@@ -229,7 +229,8 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     // What came up while another event was told has waited for that.
     if !shift::is_under_way() {
         if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
-            look(member, now, Look::First);
+            // Nobody is suspected here: only the heartbeat knows whether this worker was late itself.
+            look(member, now, Look::AtItself);
         } else {
             Rhythm::update(|rhythm| rhythm.confirm_at = 0);
             // Late again: no judgement this time either.

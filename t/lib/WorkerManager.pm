@@ -51,6 +51,7 @@ sub new {
         http    => '',
         tail    => '',
         events  => '',
+        listen  => '',
         connections => 64,
         daemon  => 1,
         log     => 1,
@@ -91,7 +92,7 @@ http {
     $TEMPORARY
     $self->{http}
     server {
-        listen 127.0.0.1:$self->{port};
+        listen 127.0.0.1:$self->{port} $self->{listen};
         location / { return 200 "ok\\n"; }
         location = /slow {
             limit_rate 400;

@@ -84,11 +84,14 @@ subtest 'all that drain at once, also when two generations do' => sub {
 };
 
 subtest 'a whole node drains, and one is killed' => sub {
-    my $node = WorkerManager->new(workers => 3, manager => $SLOW)->up;
-    my @held = map { $node->hold_connection(1) } 1 .. 12;
-    my %held = map { $_->{pid} => 1 } $node->held;
-    my ($victim, @others) = sort keys %held;
-    plan skip_all => 'one worker took all connections' unless @others;
+    my $node = WorkerManager->new(workers => 3, manager => $SLOW, listen => 'reuseport')->up;
+    my (@held, %held);
+    $node->wait_for('two that are held', sub {
+        push @held, $node->hold_connection(1);
+        %held = map { $_->{pid} => 1 } $node->held;
+        return keys %held > 1;
+    });
+    my ($victim) = keys %held;
     $node->signal('QUIT');
     $node->wait_events('worker_draining', 3);
     $node->signal('KILL', $victim);
@@ -101,7 +104,9 @@ subtest 'a whole node drains, and one is killed' => sub {
 
 for my $lack ('no-pidfd', 'no-exit-info') {
     subtest "on a kernel with $lack" => sub {
-        my $node = WorkerManager->new(workers => 2, manager => 'interval 200ms; failed 200ms;');
+        # Time enough for the successor to come before a heartbeat, which knows no cause, also if the
+        # dead one leaves a core.
+        my $node = WorkerManager->new(workers => 2, manager => 'interval 200ms; failed 2s;');
         $node->write("kill/$lack", '');
         $node->up;
         my ($victim) = $node->on_duty;
@@ -151,10 +156,7 @@ subtest 'killed by the kernel for memory' => sub {
 
 subtest 'really killed by the kernel for memory' => sub {
     my $cgroup = memory_cgroup();
-    if (!$cgroup) {
-        pass('no cgroup to be made here; the count is simulated above');
-        return;
-    }
+    plan skip_all => 'no cgroup to be made here; the count is simulated above' unless $cgroup;
     my $node = WorkerManager->new(workers => 1, manager => $SLOW);
     my $hog = $node->path('hog.so');
     $node->write('hog.c', <<'END');

@@ -40,7 +40,8 @@ sub is_refused {
     };
 }
 
-my $quick = 'interval 200ms; failed 200ms;';
+# Time enough for a successor to come before a heartbeat, which knows no cause.
+my $quick = 'interval 200ms; failed 1s;';
 works('make build', manager => $quick, module => "$objs/ngx_worker_manager_module.so");
 works('--add-dynamic-module', manager => $quick, binary => "$objs/dynamic/nginx",
     module => "$objs/dynamic/ngx_worker_manager_module.so");

@@ -5,9 +5,9 @@ use Cwd ();
 use JSON::PP;
 use Test::More;
 use WorkerManager;
+use WorkerManager::Status;
 
 my $TOOL = Cwd::getcwd() . '/build/prometheus/promtool';
-my $HTTP = 'server { listen 127.0.0.1:PORT; location /workers { worker_manager_status; } }';
 
 # Runs promtool on a text; whether it is content, and what it said.
 sub promtool {
@@ -24,20 +24,6 @@ sub read_file {
     return scalar <$file>;
 }
 
-# A node with the status location, and a function that gives its metrics.
-sub node {
-    my (%options) = @_;
-    my $port = WorkerManager::free_port();
-    my $node = WorkerManager->new(http => $HTTP =~ s/PORT/$port/r, %options);
-    my $metrics = sub {
-        my $answer = $node->get('/workers/metrics', $port);
-        my ($head, $body) = split /\r\n\r\n/, $answer, 2;
-        like($head, qr{^HTTP/1.1 200 .*^Content-Type: text/plain}ms, 'metrics as text') or diag $answer;
-        return $body;
-    };
-    return ($node, $metrics);
-}
-
 # The names of metrics in a text.
 sub names {
     my %names = map { $_ => 1 } $_[0] =~ /\b(nginx_worker_manager_\w+)/g;
@@ -45,7 +31,7 @@ sub names {
 }
 
 subtest 'the alert rules' => sub {
-    my ($node) = node();
+    my ($node) = WorkerManager::Status::node();
     my ($well, $said) = promtool($node, '', 'check rules prometheus/alerts.yml');
     ok($well, 'promtool takes them') or diag $said;
     ($well, $said) = promtool($node, '', 'test rules prometheus/alerts_test.yml');
@@ -63,17 +49,20 @@ subtest 'the alert rules' => sub {
 
 # The metrics of a node in some state, which have to please promtool.
 sub checked {
-    my ($node, $metrics, $state) = @_;
-    my $text = $metrics->();
+    my ($node, $status, $state) = @_;
+    my $answer = $status->ask('/workers/metrics');
+    is($answer->{status}, 200, "there are metrics, $state");
+    like($answer->{headers}{'content-type'}, qr{^text/plain}, 'as text');
+    my $text = $answer->{content};
     my ($well, $said) = promtool($node, $text, 'check metrics');
     ok($well && $said eq '', "promtool finds nothing, $state") or diag $said, $text;
     return $text;
 }
 
 subtest 'the metrics' => sub {
-    my ($node, $metrics) = node(manager => 'on worker_start exec /bin/false;');
+    my ($node, $status) = WorkerManager::Status::node(manager => 'on worker_start exec /bin/false;');
     $node->up;
-    my $check = sub { checked($node, $metrics, @_) };
+    my $check = sub { checked($node, $status, @_) };
     like($check->('fresh'), qr/^nginx_worker_manager_config_last_reload_successful 1(\.0)?$/m, 'no reload failed');
     my $held = $node->hold_connection(1);
     $node->reload_ready(2);
@@ -102,14 +91,14 @@ subtest 'the metrics' => sub {
 };
 
 subtest 'without a master, and with a worker that hangs' => sub {
-    my ($node, $metrics) = node(manager => 'interval 100ms; failed 100ms;');
+    my ($node, $status) = WorkerManager::Status::node(manager => 'interval 100ms; failed 100ms;');
     $node->up;
     my ($stopped) = $node->on_duty;
     $node->signal('STOP', $stopped);
     $node->wait_events('worker_hung', 1);
     $node->signal('KILL');
     $node->wait_events('master_lost', 1);
-    my $text = checked($node, $metrics, 'then');
+    my $text = checked($node, $status, 'then');
     like($text, qr/^nginx_worker_manager_master_up 0(\.0)?$/m, 'the master is lost');
     like($text, qr/^nginx_worker_manager_workers\{[^}]*"current"[^}]*"hung"[^}]*\} 1$/m, 'a worker hangs');
     $node->signal('CONT', $stopped);
@@ -127,7 +116,7 @@ sub values_of {
 }
 
 subtest 'the dashboard' => sub {
-    my ($node) = node();
+    my ($node) = WorkerManager::Status::node();
     my $dashboard = decode_json(read_file('prometheus/dashboard.json'));
     my @ids = map { $_->{id} } @{ $dashboard->{panels} };
     my %different = map { $_ => 1 } @ids;

@@ -5,14 +5,6 @@ use Test::More;
 use WorkerManager;
 use WorkerManager::Status;
 
-sub node {
-    my (%options) = @_;
-    my $port = WorkerManager::free_port();
-    my $node = WorkerManager->new(%options);
-    $node->configure(http => WorkerManager::Status::http($port));
-    return ($node, WorkerManager::Status->new($port));
-}
-
 sub seqs { map { $_->{seq} } @_ }
 
 # Waits until a stream has had an event.
@@ -22,7 +14,7 @@ sub wait_seq {
 }
 
 subtest 'the history, and then what comes' => sub {
-    my ($node, $status) = node(manager => 'event_log logs/workers.log;');
+    my ($node, $status) = WorkerManager::Status::node(manager => 'event_log logs/workers.log;');
     $node->up;
     my $stream = $status->stream;
     wait_seq($node, $stream, 4);
@@ -51,7 +43,7 @@ subtest 'the history, and then what comes' => sub {
 };
 
 subtest 'over reloads, with clients that come back' => sub {
-    my ($node, $status) = node(workers => 2);
+    my ($node, $status) = WorkerManager::Status::node(workers => 2);
     $node->up;
     my @all;
     my $stream = $status->stream;
@@ -77,7 +69,7 @@ subtest 'over reloads, with clients that come back' => sub {
 };
 
 subtest 'more than is remembered' => sub {
-    my ($node, $status) = node(workers => 1, manager => 'zone small 32k;', log => 0);
+    my ($node, $status) = WorkerManager::Status::node(workers => 1, manager => 'zone small 32k;', log => 0);
     $node->start;
     my $room = $node->wait_for('the status', sub { my $is = eval { $status->json }; $is && $is->{zone}{events}{total} });
     $node->wait_for('enough events', sub {
@@ -102,7 +94,7 @@ subtest 'more than is remembered' => sub {
 };
 
 subtest 'a client that does not read' => sub {
-    my ($node, $status) = node(workers => 32);
+    my ($node, $status) = WorkerManager::Status::node(workers => 32);
     $node->up;
     # A history of more than nginx's and the system's buffers hold.
     $node->reload($_) for 2 .. 4;
@@ -137,7 +129,7 @@ subtest 'a client that does not read' => sub {
 };
 
 subtest 'many, and clients that go' => sub {
-    my ($node, $status) = node(workers => 1, connections => 512);
+    my ($node, $status) = WorkerManager::Status::node(workers => 1, connections => 512);
     $node->up;
     my @streams = map { $status->stream(after => 2) } 1 .. 300;
     my $last = ($node->events)[-1]{seq};

@@ -62,7 +62,8 @@ subtest 'the running workers of the generation' => sub {
     like((ask($node))[1], qr/^1 1-\d+ [012] 1 0 \d+$/, 'two hang, one is left');
     $node->signal('CONT', $one, $other);
     $node->wait_events('worker_recovered', 2);
-    is((split ' ', (ask($node))[1])[3], 3, 'and they are back');
+    # On a busy machine one may be late once more.
+    $node->wait_for('three again', sub { ((split ' ', (ask($node))[1])[3] // 0) == 3 });
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

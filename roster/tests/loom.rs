@@ -4,6 +4,13 @@
 //! a holder.
 #![cfg(loom)]
 
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::panic::Location;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use loom::sync::Arc;
 use loom::thread;
 use roster::{
@@ -45,18 +52,27 @@ fn record(roster: Roster<'_>, transition: Transition) {
     roster.delivered(n, n);
 }
 
-/// Runs a reader beside a holder that records `during`, after `before`.
+/// How long to go through orders.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// Runs a reader beside a holder that records `during`, after `before`. Returns what the reader says
+/// that it saw, over all orders: one that always finds nothing is content, too, and tests nothing.
+#[track_caller]
 fn while_recording(
     before: &'static [Transition],
     during: &'static [Transition],
-    read: impl Fn(Roster<'_>) + Send + Sync + Copy + 'static,
-) {
+    read: impl Fn(Roster<'_>) -> Vec<u64> + Send + Sync + Copy + 'static,
+) -> Vec<u64> {
+    let orders = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = std::sync::Arc::new(Mutex::new(BTreeSet::new()));
+    let (counted, told, began) = (orders.clone(), seen.clone(), Instant::now());
     let mut model = loom::model::Builder::new();
     // Orders with more changes between the two than that are left out: there are too many.
     model.preemption_bound = Some(2);
     model.max_branches = 10_000;
-    model.max_duration = Some(std::time::Duration::from_secs(4));
+    model.max_duration = Some(LIMIT);
     model.check(move || {
+        counted.fetch_add(1, Relaxed);
         let memory = Arc::new(Memory {
             head: Head::default(),
             generations: Default::default(),
@@ -69,13 +85,22 @@ fn while_recording(
         }
         let reader = {
             let memory = memory.clone();
-            thread::spawn(move || read(memory.roster()))
+            let told = told.clone();
+            thread::spawn(move || told.lock().expect("no panic").extend(read(memory.roster())))
         };
         for transition in during {
             record(memory.roster(), *transition);
         }
         reader.join().expect("the reader is content");
     });
+    if began.elapsed() >= LIMIT {
+        // Not by eprintln!, which says nothing if the test passes.
+        let orders = orders.load(Relaxed);
+        let stopped = format!("stopped after {orders} orders in {LIMIT:?}, there may be more");
+        let _ = writeln!(std::io::stderr(), "\n{}: {stopped}", Location::caller());
+    }
+    let seen = seen.lock().expect("no panic");
+    seen.iter().copied().collect()
 }
 
 /// Whether an event is one of those the holder records, in all its parts.
@@ -95,73 +120,92 @@ const HUNG: Transition = Transition::WorkerHung { slot: 0 };
 #[test]
 fn the_history_has_whole_events() {
     // The third event takes the place of the first.
-    while_recording(&[START, WORKER], &[HUNG], |roster| {
-        for (event, took) in roster.history() {
+    let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
+        let history = roster.history();
+        let check = |(event, took): (Event, Option<u64>)| {
             assert!(is_whole(&event), "{event:?}");
             assert!(took.is_none_or(|took| took == event.seq), "{event:?} took {took:?}");
-        }
+            event.seq
+        };
+        history.map(check).collect()
     });
+    assert_eq!(seen, [1, 2, 3]);
 }
 
 #[test]
 fn what_is_pending_is_whole() {
-    while_recording(&[START, WORKER], &[HUNG], |roster| {
-        if let Some(pending) = roster.pending() {
+    let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
+        let check = |pending: roster::Pending| {
             assert!(is_whole(&pending.event), "{pending:?}");
             assert_eq!(pending.begun, 0);
-        }
+            pending.event.seq
+        };
+        roster.pending().map(check).into_iter().collect()
     });
+    assert_eq!(seen, [3]);
 }
 
 #[test]
 fn a_worker_is_seen_whole() {
-    while_recording(&[START], &[WORKER], |roster| {
-        for w in roster.workers() {
+    let seen = while_recording(&[START], &[WORKER], |roster| {
+        let check = |w: roster::WorkerView| {
             let seen = (w.generation, w.pid, w.index, w.process_slot, w.patience, w.hung);
             assert_eq!(seen, (1, 11, 3, 4, 5, false));
             assert_eq!((w.since_boot, w.beat, w.draining_since), (2, 2, 0));
-        }
+            w.generation
+        };
+        roster.workers().map(check).collect()
     });
+    assert_eq!(seen, [1]);
 }
 
 #[test]
 fn a_generation_is_seen_whole() {
-    while_recording(&[], &[START], |roster| {
+    let seen = while_recording(&[], &[START], |roster| {
         let current = roster.current_generation();
         for g in roster.generations() {
             assert_eq!((g.number, g.retired, g.began, g.expected), (1, false, 1, 1));
             assert_eq!((g.running, g.present), (0, 0));
         }
-        assert!(current == 0 || roster.generation(1).is_some(), "committed, so it is there");
+        let found = roster.generation(1).map(|g| g.number);
+        assert!(current == 0 || found.is_some(), "committed, so it is there");
+        found.into_iter().collect()
     });
+    assert_eq!(seen, [1]);
 }
 
 #[test]
 fn a_count_is_one_that_was() {
-    while_recording(&[START, WORKER], &[HUNG], |roster| {
+    let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
         let first = roster.running(0);
         let second = roster.running(0);
         assert!(first <= 1 && second <= first, "{first}, then {second}");
+        vec![u64::from(first), u64::from(second)]
     });
+    assert_eq!(seen, [0, 1]);
 }
 
 #[test]
 fn a_heartbeat_is_not_undone() {
     // The worker beats while another one thinks that it is hung.
-    while_recording(&[START, WORKER], &[HUNG], |roster| {
+    let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
         roster.beat(0, 1000);
         let w = roster.worker(0).expect("it is there");
         assert_eq!(w.beat, 1000, "{w:?}");
+        vec![w.beat]
     });
+    assert_eq!(seen, [1000]);
 }
 
 #[test]
 fn a_snapshot_is_before_or_after() {
-    while_recording(&[START, WORKER], &[HUNG], |roster| {
-        let Some(seen) = roster.snapshot(0) else { return };
+    let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
+        let Some(seen) = roster.snapshot(0) else { return Vec::new() };
         let hung = seen.seq == 3;
         assert_eq!(seen.generations[0].running, u32::from(!hung), "{seen:?}");
         assert_eq!(seen.workers[0].hung, hung, "{seen:?}");
         assert_eq!((seen.workers[0].pid, seen.workers[0].beat), (11, 2), "{seen:?}");
+        vec![seen.seq]
     });
+    assert_eq!(seen, [2, 3]);
 }

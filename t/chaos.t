@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use lib 'chaos/lib';
+use JSON::PP ();
 use Storable qw(dclone);
 use Test::More;
 
@@ -43,8 +44,9 @@ my $record = do {
 };
 my ($faults, $seen) = Chaos::Check::faults($record);
 is_deeply($faults, [], 'a node without faults has none');
-is_deeply([ @$seen{ 'reloads', 'failed reloads', 'quiet moments' } ], [ 1, 1, 2 ],
+is_deeply([ @$seen{ 'reloads', 'failed reloads', 'quiet moments', 'statuses' } ], [ 1, 1, 2, 2 ],
     'and what happened is seen');
+cmp_ok($seen->{'counts in answers'}, '>', 20, 'answers say how many workers run');
 cmp_ok($seen->{requests}, '>', 20, 'it was under load');
 like($record->{source}, qr/^(?:connector|proc)$/, 'and was traced');
 
@@ -74,14 +76,31 @@ sub forget {
     @{ $r->{$_} } = grep { $_->{seq} != $seq } @{ $r->{$_} } for qw(logged marks);
 }
 
+# Changes what the status at the last quiet moment said.
+sub status {
+    my ($r, $change) = @_;
+    my ($last) = reverse Chaos::Record::done($r, 'status');
+    my $status = JSON::PP::decode_json($last->{rest});
+    $change->($status);
+    $last->{rest} = JSON::PP::encode_json($status);
+}
+
+# Another event at the end, in the event log alone, and its number.
+sub add_event {
+    my ($r, %event) = @_;
+    my $seq = keys(%{ $r->{events} }) + 1;
+    my %none = map { $_ => '-' } qw(prev mine next older worker reason);
+    $r->{events}{$seq} = { %none, seq => $seq, gen => 2, pid => $r->{master}, id => 2, %event };
+    return $seq;
+}
+
 finds('a line missing in the event log',
     sub { delete $_[0]{events}{4} }, qr/1 lines are missing in the event log \(4\), 0 are said/);
 finds('an event missing everywhere', sub { forget($_[0], 4) }, qr/seq 5 instead of 4/);
 finds('an end told twice', sub {
     my ($r) = @_;
     my ($lost) = of_kind($r, 'worker_lost');
-    my $seq = keys(%{ $r->{events} }) + 1;
-    $r->{events}{$seq} = { %$lost, seq => $seq };
+    add_event($r, map { $_ => $lost->{$_} } grep { $_ ne 'seq' } keys %$lost);
 }, qr/worker_lost .*: ended before/);
 finds('a start without end', sub {
     my ($r) = @_;
@@ -138,6 +157,71 @@ finds('a reload that came to nothing', sub {
     push @{ $r->{error} }, { level => 'notice', pid => $r->{master}, text => 'reconfiguring' };
     push @{ $r->{did} }, { at => 1, what => 'signal', rest => "HUP $r->{master}" };
 }, qr/reloads in the error log: master_start reload_failed master_start; told: master_start reload_failed/);
+finds('a slot for a worker that leaks',
+    sub { status($_[0], sub { $_[0]{zone}{workers}{used}++ }) }, qr/worker slots used is 3, not 2/);
+finds('a slot for a generation that leaks',
+    sub { status($_[0], sub { $_[0]{zone}{generations}{used}++ }) }, qr/generation slots used is 2, not 1/);
+finds('the dead on the roster',
+    sub { status($_[0], sub { push @{ $_[0]{workers} }, { pid => 9999999 } }) },
+    qr/roster is \d+ \d+ 9999999, not \d+ \d+$/);
+finds('the living that the roster lacks', sub { status($_[0], sub { pop @{ $_[0]{workers} } }) },
+    qr/roster is \d+, not \d+ \d+$/);
+finds('a process that neither status nor events know',
+    sub { status($_[0], sub { push @{ $_[0]{counted} }, 9999999 }) }, qr/workers by the events is 2, not 3/);
+finds('a generation that is not over', sub {
+    status($_[0], sub { push @{ $_[0]{generations} }, { generation => 1, workers => {} } });
+}, qr/generations is 2 1, not 2/);
+finds('a worker counted in no state', sub { status($_[0], sub { $_[0]{generations}[0]{workers}{running}-- }) },
+    qr/workers of generations is 1, not 2/);
+finds('another generation', sub { status($_[0], sub { $_[0]{node}{generation}-- }) },
+    qr/newest generation is 1, not 2/);
+finds('a reload that is not counted', sub { status($_[0], sub { $_[0]{node}{reloads}{succeeded}-- }) },
+    qr/successful reloads is 0, not 1/);
+finds('a failed reload that is counted twice', sub { status($_[0], sub { $_[0]{node}{reloads}{failed}++ }) },
+    qr/failed reloads is 1, not 0/);
+finds('another master', sub { status($_[0], sub { $_[0]{node}{master}++ }) }, qr/master is \d+, not \d+/);
+finds('a master that lives and is lost', sub { status($_[0], sub { $_[0]{node}{master_lost} = 1 }) },
+    qr/the master is lost/);
+finds('a worker refused though there is room', sub {
+    my ($r) = @_;
+    splice @{ $r->{error} }, @{ $r->{error} } / 2, 0, { level => 'error', pid => 9999999,
+        text => 'worker_manager: no room for another worker, process 9999999 serves but is not counted' };
+}, qr/^[1-4] of \d+ places were taken: .*no room for another worker/);
+finds('a generation refused though there is room', sub {
+    my ($r) = @_;
+    push @{ $r->{error} }, { level => 'error', pid => $r->{master},
+        text => 'worker_manager: no room for another generation, this one is not told about' };
+}, qr/^[01] of \d+ places were taken: .*no room for another generation/);
+finds('a wrong number of workers in an answer', sub {
+    my ($request) = reverse grep { $_->{fate} eq 'ok' } @{ $_[0]{requests} };
+    $request->{worker} =~ s/\d+$/3/;
+}, qr/worker \S+ said at \S+ that "3" run, not \d to 2/);
+finds('a number of workers that is missing', sub {
+    my ($request) = reverse grep { $_->{fate} eq 'ok' } @{ $_[0]{requests} };
+    $request->{worker} =~ s/\d+$//;
+}, qr/worker \S+ said at \S+ that "" run/);
+finds('a program left behind', sub {
+    my ($r) = @_;
+    my %process = (parent => $r->{master}, born => 1, died => 2, status => 0);
+    $r->{processes}{9999998} = { %process, pid => 9999998 };
+    $r->{processes}{9999999} = { pid => 9999999, parent => 9999998, born => 1 };
+}, qr/process 9999999 of the node still lives/);
+finds('a master left behind', sub { delete $_[0]{processes}{ $_[0]{master} }{died} },
+    qr/the master still lives/);
+finds('a dead master that nobody tells of', sub {
+    my ($r) = @_;
+    my ($start) = of_kind($r, 'worker_start');
+    my ($begun) = grep { $_->{phase} eq 'begin' && $_->{seq} == $start->{seq} } @{ $r->{marks} };
+    @{ $r->{processes}{ $r->{master} } }{qw(died status)} = ($begun->{at} + 5, 9);
+    $r->{processes}{ $start->{pid} }{died} = $begun->{at} + 7;
+}, qr/the master died, 1 workers lived on, and nobody told/);
+finds('a master lost twice', sub { add_event($_[0], event => 'master_lost') for 1 .. 2 },
+    qr/the master was told as lost 2 times/);
+finds('a live master told as lost', sub {
+    my ($r) = @_;
+    my $seq = add_event($r, event => 'master_lost');
+    push @{ $r->{marks} }, { %{ $r->{events}{$seq} }, phase => 'begin', by => 1, at => 1 };
+}, qr/the master was told as lost at 1 and died at/);
 finds('a failed request', sub {
     my ($r) = @_;
     my ($request) = grep { $_->{fate} eq 'ok' } @{ $r->{requests} };
@@ -159,11 +243,18 @@ finds('a descriptor that leaks', sub {
     my ($last) = reverse Chaos::Record::done($r, 'descriptors', qr/^$r->{master} /);
     $last->{rest} =~ s/socket=(\d+)/'socket=' . ($1 + 1)/e;
 }, qr/the master had .* and has /);
+for my $note ([ late => 'a step', 'took too long' ], [ unsettled => 'a step', '^not quiet' ],
+    [ left => '1 nginx', '^left behind' ]) {
+    my ($what, $rest, $expected) = @$note;
+    finds("the note \"$what\"", sub { push @{ $_[0]{did} }, { at => 1, what => $what, rest => $rest } },
+        qr/$expected/);
+}
 finds('a torn line', sub { push @{ $_[0]{torn} }, '{"seq":' }, qr/a torn line/);
 
 # The run itself.
-for my $seed (1 .. 4) {
-    my $output = qx(perl chaos/run 15 $seed 2>&1);
+my $seconds = $ENV{CHAOS_SECONDS} || 15;
+for my $seed (split ' ', $ENV{CHAOS_SEEDS} || '1 2 3 4') {
+    my $output = qx(perl chaos/run $seconds $seed 2>&1);
     is($?, 0, "seed $seed: the laws hold") or diag $output;
     note $output;
 }

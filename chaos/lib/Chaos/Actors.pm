@@ -5,6 +5,7 @@ package Chaos::Actors;
 
 use strict;
 use warnings;
+use JSON::PP ();
 use Time::HiRes qw(sleep);
 
 use Chaos::Node;
@@ -202,20 +203,17 @@ sub do_step_clock {
     $node->did('clock', $action->{clock});
 }
 
-# Waits until nothing is under way, and looks whether everything is as it should be.
+# Waits until nothing is under way, and notes what there is, for the check.
 sub do_settle {
     my ($node) = @_;
     $node->calm;
-    my ($why, @workers) = ('');
+    my $why = '';
     my $quiet = $node->wait_for('a quiet moment', sub {
         return 1 unless $node->master_lives;
         sleep 0.05;
-        @workers = $node->workers;
-        my %uncounted = map { $_ => 1 }
-            $node->read('logs/error.log') =~ /process (\d+) (?:serves but )?is not counted/g;
+        my @counted = counted($node);
         my %duty = $node->on_duty;
         my ($newest) = sort { $b <=> $a } values %duty;
-        my @counted = grep { !$uncounted{$_} } @workers;
         my @duty = sort { $a <=> $b } keys %duty;
         $why = "the log has @duty, /proc has @counted, expected $node->{expected}";
         return $node->master_idles && "@counted" eq "@duty" && !grep { $_ != $newest } values %duty;
@@ -226,16 +224,62 @@ sub do_settle {
         my %all = $node->processes;
         !grep { !/^nginx: (?:worker|master) process/ } values %all;
     }, 10);
-    # Those that have just started watch others a moment later.
-    sleep 0.3;
-    # Some that were told to end may have ended since.
-    @workers = $node->workers;
+    note_status($node);
+    note_descriptors($node) if $node->master_idles;
+}
+
+# The live workers that have not said that there was no room for them.
+sub counted {
+    my ($node) = @_;
+    my %uncounted = map { $_ => 1 }
+        $node->read('logs/error.log') =~ /process (\d+) (?:serves but )?is not counted/g;
+    return grep { !$uncounted{$_} } $node->workers;
+}
+
+# The status beside what /proc shows at the same time. Some that were told to end do so only now; who
+# still differs when the time is over is what the check looks for.
+sub note_status {
+    my ($node) = @_;
+    my ($status, @counted);
+    $node->wait_for('a status that is what /proc shows', sub {
+        return 1 unless $node->master_lives;
+        @counted = counted($node);
+        my $now = $node->status // return 0;
+        $status = $now;
+        my @roster = sort { $a <=> $b } map { $_->{pid} } @{ $status->{workers} };
+        return "@roster" eq "@counted" && "@counted" eq join ' ', counted($node);
+    }, 20);
+    return unless $status && $node->master_lives;
+    my %brief = map { $_ => $status->{$_} } qw(node generations workers zone);
+    $node->did('status', JSON::PP->new->canonical->encode({ counted => \@counted, %brief }));
+}
+
+# The descriptors of all, once everybody watches others and nobody opens or closes any.
+sub note_descriptors {
+    my ($node) = @_;
+    my $watches = Chaos::Node::has_pidfd();
+    my (@lines, $before);
+    $node->wait_for('descriptors that stay', sub {
+        return 1 unless $node->master_idles;
+        sleep 0.03;
+        my %counted = map { $_ => 1 } counted($node);
+        my @workers = $node->workers;
+        my $last = $before // '';
+        @lines = ();
+        $before = '';
+        for my $pid ($node->{master}, @workers) {
+            my %kinds = Chaos::Node::descriptors($pid) or return 0;
+            # At least the master.
+            return 0 if $watches && $counted{$pid} && !$kinds{'anon_inode:[pidfd]'};
+            push @lines, [ $pid, scalar @workers,
+                map { my $kind = $_; s/\s/_/gr . "=$kinds{$kind}" } sort keys %kinds ];
+            # Connections of clients come and go.
+            $before .= join ' ', $pid, grep { !/^socket=/ || $pid == $node->{master} } @{ $lines[-1] }, "\n";
+        }
+        return $before eq $last;
+    }, 20);
     return unless $node->master_idles;
-    for my $pid ($node->{master}, @workers) {
-        my %kinds = Chaos::Node::descriptors($pid) or next;
-        $node->did('descriptors', $pid, scalar @workers,
-            map { my $kind = $_; s/\s/_/gr . "=$kinds{$kind}" } sort keys %kinds);
-    }
+    $node->did('descriptors', @$_) for @lines;
 }
 
 # The end of a node, as the script has it.

@@ -8,6 +8,7 @@ use warnings;
 
 use Chaos::Check::Kernel;
 use Chaos::Check::Record;
+use Chaos::Check::Zone;
 use Chaos::Record;
 use WorkerManager::Laws;
 
@@ -28,6 +29,7 @@ sub faults {
     push @faults, WorkerManager::Laws::broken(\@merged, final => ends_in_order($record));
     Chaos::Check::Record::check($record, $bad, \%seen);
     Chaos::Check::Kernel::check($record, $bad, \%seen, @merged);
+    Chaos::Check::Zone::check($record, $bad, \%seen, @merged);
     check_reloads($record, $bad, \%seen, @merged);
     check_error_log($record, $bad);
     check_requests($record, $bad, \%seen);
@@ -121,7 +123,7 @@ sub check_requests {
         map { $_->{text} } @{ $record->{error} };
     for my $request (@{ $record->{requests} }) {
         my ($began, $ended, $fate) = @$request{qw(began ended fate)};
-        my ($pid, $id, $count) = split /,/, $request->{worker};
+        my ($pid, $id) = split /,/, $request->{worker};
         if ($pid =~ /^\d+$/) {
             $bad->("process $pid served and was never told of, nor that it is not counted")
                 unless $started{$pid}++ || $uncounted{$pid}++ || untold($record, $workers->{$pid});

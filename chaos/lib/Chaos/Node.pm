@@ -9,7 +9,9 @@ no warnings 'exec';
 use Cwd ();
 use File::Copy qw(copy);
 use File::Path qw(make_path remove_tree);
+use HTTP::Tiny;
 use IO::Socket::INET;
+use JSON::PP ();
 use POSIX ();
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
 
@@ -124,6 +126,7 @@ http {
     server {
         listen 127.0.0.1:$self->{port};
         location / { return 200 "ok\\n"; }
+        location = /workers { worker_manager_status; }
         location = /slow { proxy_pass http://127.0.0.1:@{[ $self->{server}->sockport ]}; }
     }
     $listen
@@ -199,6 +202,15 @@ sub is_alive {
 
 sub master_lives { is_alive($_[0]{master}) }
 
+# What worker_manager_status says, decoded; undef if nobody answers. The kernel wakes one worker for a
+# connection, and if that one is gone before it accepts, no other, until the next one comes.
+sub status {
+    my ($self) = @_;
+    my $answer = HTTP::Tiny->new(timeout => 1, keep_alive => 0)
+        ->get("http://127.0.0.1:$self->{port}/workers");
+    return $answer->{success} ? eval { JSON::PP::decode_json($answer->{content}) } : undef;
+}
+
 # Whether the master waits for signals: while it works, and a reload may take seconds, they are blocked.
 sub master_idles {
     my ($self) = @_;
@@ -260,6 +272,13 @@ sub descriptors {
         $kinds{$target}++;
     }
     return %kinds;
+}
+
+# Whether processes can be watched here by a descriptor: `pidfd_open`, of the same number everywhere.
+sub has_pidfd {
+    my $fd = syscall 434, $$, 0;
+    POSIX::close($fd) if $fd >= 0;
+    return $fd >= 0;
 }
 
 # Ends what is left, and tracer and clients. Only processes that are known to be its own.

@@ -242,7 +242,8 @@ sub note_status {
     my ($node) = @_;
     my ($status, @counted);
     $node->wait_for('a status that is what /proc shows', sub {
-        return 1 unless $node->master_lives;
+        # After WINCH, and a reload that failed, there is nobody to ask.
+        return 1 unless $node->master_lives && $node->workers;
         @counted = counted($node);
         my $now = $node->status // return 0;
         $status = $now;

@@ -189,8 +189,10 @@ sub workers {
     my ($self) = @_;
     my %processes = $self->processes;
     delete $processes{ $self->{master} };
-    return sort { $a <=> $b }
+    # Not as it is: what sort returns where a number is asked for is undefined.
+    my @workers = sort { $a <=> $b }
         grep { $processes{$_} =~ /^nginx: (?:worker|master) process/ } keys %processes;
+    return @workers;
 }
 
 sub is_alive {

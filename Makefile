@@ -55,7 +55,8 @@ objs/hooks.so: nginx/hooks.c nginx/ngx_worker_manager.h
 	mkdir -p objs
 	cc -shared -fPIC -Wall -Wextra -Werror -o $@ nginx/hooks.c
 
-# A real nginx under chaos for SECONDS, checked from outside; the same SEED does the same again.
+# A real nginx under chaos for SECONDS, checked from outside; the same SEED does the same again. Under the
+# sanitizers: CHAOS_SECONDS=300 CHAOS_SEEDS="1 2" make test-asan T=t/chaos.t.
 chaos: setup-test build test-module chaos-hooks
 	exec chaos/run $(or $(SECONDS),60) $(SEED)
 
@@ -77,8 +78,10 @@ dynamic static other patched: setup-build
 debian: setup-build
 	auto/debian
 
-# Every suite with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, and 1,000 reloads
-# without them, for the memory. T=t/timeline.t runs only that.
+# The suites with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, chaos included, and
+# 1,000 reloads without them, for the memory. Not those of the Lua library, which run on Debian's nginx, one
+# of them under valgrind, nor t/build.t, whose builds are others and which is skipped. T=t/timeline.t runs
+# only that.
 test-asan: setup-test-asan build test-module hooks chaos-hooks
 	auto/asan
 ifdef T

@@ -1,5 +1,6 @@
 # Chaos on a real nginx: a short run of seeds that are always the same, and whether its check finds the
-# faults it is there for.
+# faults it is there for. CHAOS_SECONDS and CHAOS_SEEDS ask for longer runs, of other seeds; what nodes with
+# faults have left stays if it is in a folder that CHAOS_ROOT names.
 use strict;
 use warnings;
 use lib 'chaos/lib';
@@ -10,7 +11,7 @@ use Test::More;
 use Chaos;
 
 $ENV{CHAOS_OBJS} = $ENV{WORKER_MANAGER_OBJS} || 'objs';
-$ENV{CHAOS_ROOT} = ($ENV{TEST_NGINX_SERVROOT} || 'build/servroot') . '-chaos';
+$ENV{CHAOS_ROOT} ||= ($ENV{TEST_NGINX_SERVROOT} || 'build/servroot') . '-chaos';
 # The slots of a folder of this run's own, which auto/prove makes.
 mkdir $ENV{CHAOS_ROOT};
 
@@ -22,25 +23,38 @@ sub script {
 is_deeply([ script(7) ], [ script(7) ], 'a seed is the same actions each time');
 isnt(join("\n", script(7)), join("\n", script(8)), 'another seed is others');
 
-# A node to which little happens, so that what is planted in its record is the only fault there.
-my $record = do {
+# A node to which nothing happens but what is asked for.
+my $load = { workers => 2, interval => '1s', failed => '1s', programs => [], stuck => 0 };
+
+sub quiet_node {
     my $node = Chaos::Node->new(root => "$ENV{CHAOS_ROOT}/quiet", objs => $ENV{CHAOS_OBJS},
         node => { workers => 2, zone => '256k', end => 'QUIT', orphans => 'QUIT' }, on_disk => 1);
-    my $load = { workers => 2, interval => '1s', failed => '1s', programs => [], stuck => 0 };
-    my $action = { load => $load, victims => [ 0 .. 7 ], ms => 1 };
     $node->start($load);
     $node->wait_for('workers', sub { my %duty = $node->on_duty; keys %duty == 2 });
+    return $node;
+}
+
+# Its end, and the record of it.
+sub over {
+    my ($node) = @_;
+    Chaos::Actors::end($node, bless { node => $node->{node}, state => 1 }, 'Chaos::Script');
+    $node->finish;
+    my $record = Chaos::Record::of($node->{root});
+    $node->clean;
+    return $record;
+}
+
+# What is planted in this record is the only fault there.
+my $record = do {
+    my $node = quiet_node();
+    my $action = { load => $load, victims => [ 0 .. 7 ], ms => 1 };
     Chaos::Actors::do_kill($node, $action);
     Chaos::Actors::do_settle($node, $action);
     Chaos::Actors::do_reload($node, $action);
     Chaos::Actors::do_settle($node, $action);
     Chaos::Actors::do_reload_syntax($node, $action);
     $node->wait_for('the failure', sub { $node->read('marks') =~ /end .* reload_failed/ });
-    Chaos::Actors::end($node, bless { node => $node->{node}, state => 1 }, 'Chaos::Script');
-    $node->finish;
-    my $record = Chaos::Record::of($node->{root});
-    $node->clean;
-    $record;
+    over($node);
 };
 my ($faults, $seen) = Chaos::Check::faults($record);
 is_deeply($faults, [], 'a node without faults has none');
@@ -224,7 +238,9 @@ finds('a live master told as lost', sub {
 }, qr/the master was told as lost at 1 and died at/);
 finds('a failed request', sub {
     my ($r) = @_;
-    my ($request) = grep { $_->{fate} eq 'ok' } @{ $r->{requests} };
+    # One that may fail, at a worker that is killed, is no fault.
+    my ($lost) = of_kind($r, 'worker_lost');
+    my ($request) = grep { $_->{fate} eq 'ok' && $_->{worker} !~ /^$lost->{pid},/ } @{ $r->{requests} };
     push @{ $r->{requests} }, { %$request, fate => 'reset' };
 }, qr/a request for \S+ at \S+ failed/);
 finds('who serves and is not counted', sub {
@@ -249,7 +265,27 @@ for my $note ([ late => 'a step', 'took too long' ], [ unsettled => 'a step', '^
     finds("the note \"$what\"", sub { push @{ $_[0]{did} }, { at => 1, what => $what, rest => $rest } },
         qr/$expected/);
 }
+finds('what a sanitizer says', sub { push @{ $_[0]{findings} }, 'ERROR: something' },
+    qr/a finding of the sanitizers: ERROR: something/);
+finds('who was ended by a sanitizer', sub {
+    my ($r) = @_;
+    $r->{processes}{9999999} = { pid => 9999999, parent => 1, born => 1, died => 2, status => 99 << 8 };
+}, qr/a sanitizer ended process 9999999/);
 finds('a torn line', sub { push @{ $_[0]{torn} }, '{"seq":' }, qr/a torn line/);
+
+# With what auto/asan built, a worker that reads what it may not.
+if (my $reports = $ENV{WORKER_MANAGER_REPORTS}) {
+    my $node = quiet_node();
+    $node->write('kill/worker_exit.called.fault', 'overflow');
+    Chaos::Actors::hup($node);
+    $node->wait_for('a report', sub { grep { !$node->{reports}{$_} } Chaos::Node::reports() });
+    my ($faults) = Chaos::Check::faults(over($node));
+    like(join("\n", @$faults), qr/^a finding of the sanitizers: .*heap-buffer-overflow/m,
+        'the check finds what AddressSanitizer reports');
+    like(join("\n", @$faults), qr/^a sanitizer ended process \d+$/m, 'and what it ends') if $exact;
+    # This was asked for; any other is a failure of the suite.
+    unlink grep { !$node->{reports}{$_} } Chaos::Node::reports();
+}
 
 # The run itself.
 my $seconds = $ENV{CHAOS_SECONDS} || 15;

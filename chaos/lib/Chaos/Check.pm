@@ -34,6 +34,7 @@ sub faults {
     check_error_log($record, $bad);
     check_requests($record, $bad, \%seen);
     check_settled($record, $bad, \%seen);
+    check_sanitizers($record, $bad);
     $seen{events} = @merged;
     return (\@faults, \%seen);
 }
@@ -166,6 +167,15 @@ sub untold {
         return $untold if $line->{text} eq "start worker process $worker->{pid}";
     }
     return 0;
+}
+
+# No sanitizer has anything to say, nor ended a process: with this status, as auto/prove has it.
+sub check_sanitizers {
+    my ($record, $bad) = @_;
+    $bad->("a finding of the sanitizers: $_") for @{ $record->{findings} };
+    for my $process (values %{ $record->{processes} }) {
+        $bad->("a sanitizer ended process $process->{pid}") if ($process->{status} // '') eq 99 << 8;
+    }
 }
 
 # At quiet moments log and /proc agree, and nobody has more descriptors than before.

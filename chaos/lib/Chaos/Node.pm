@@ -19,19 +19,34 @@ use Chaos::Load;
 use Chaos::Record;
 use Chaos::Tracer;
 
+# Where sanitizers report, if nginx was built with them (auto/prove). They make everything slower, and
+# each process looks for leaks at its end.
+our $REPORTS = $ENV{WORKER_MANAGER_REPORTS};
+our $SLOWER = $REPORTS ? 3 : 1;
+
 # How long anything that has to come may take.
 our $DEADLINE = 40;
 
+# An nginx that a distribution packages keeps these in folders that only an installed one has.
+my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+
 sub now { clock_gettime(CLOCK_MONOTONIC) }
 
-# new(root => folder, objs => where nginx and the module are, node => what the script asks for); with
+# new(root => folder, objs => what was built, unless the environment names another nginx and module, of
+# which the latter may be empty if it is part of the former; node => what the script asks for); with
 # on_disk the event log has no small disk of its own that can be filled.
 sub new {
     my ($class, %options) = @_;
-    my $self = bless { held => {}, stopped => {}, %options }, $class;
+    my $self = bless {
+        stopped => {},
+        binary  => $ENV{TEST_NGINX_BINARY} || "$options{objs}/nginx",
+        module  => $ENV{WORKER_MANAGER_MODULE} // "$options{objs}/test/ngx_worker_manager_module.so",
+        reports => { map { $_ => 1 } reports() },
+        %options,
+    }, $class;
     my $root = $self->{root};
     remove_tree($root);
-    make_path(map { "$root/$_" } qw(logs conf kill trick small));
+    make_path(map { "$root/$_" } qw(logs conf kill trick small reports));
     # Workers run as another user if root starts nginx.
     chmod 0777, map { "$root/$_" } '.', qw(kill trick logs small);
     $self->{mounted} = $> == 0 && !$self->{on_disk}
@@ -84,7 +99,8 @@ sub did {
 # The module as another file of the same name, as an upgrade of a package does.
 sub replace_module {
     my ($self) = @_;
-    copy("$self->{objs}/test/ngx_worker_manager_module.so", $self->path('module.so.new')) or die $!;
+    return if $self->{module} eq '';
+    copy($self->{module}, $self->path('module.so.new')) or die "$self->{module}: $!";
     rename $self->path('module.so.new'), $self->path('module.so') or die $!;
 }
 
@@ -98,8 +114,9 @@ sub configure {
         . ' \"$reason\"';
     my $listen = $broken{port} ? "server { listen 127.0.0.1:$broken{port}; }" : '';
     $self->{expected} = $load->{workers} unless %broken;
+    my $module = $self->{module} eq '' ? '' : "load_module $root/module.so;";
     $self->write('conf/nginx.conf', <<"END");
-load_module $root/module.so;
+$module
 worker_processes $load->{workers};
 error_log logs/error.log info;
 pid logs/nginx.pid;
@@ -122,6 +139,7 @@ worker_manager {
 events { worker_connections 64; }
 http {
     access_log off;
+    $TEMPORARY
     add_header X-Worker "\$pid,\$worker_manager_id,\$worker_manager_workers";
     server {
         listen 127.0.0.1:$self->{port};
@@ -142,6 +160,8 @@ sub start {
     my $status = do {
         local $ENV{CHAOS_CLOCK} = $self->path('clock');
         local $ENV{LD_PRELOAD} = $self->path('clock.so');
+        # The runtime of the sanitizers comes after it then, and asks it for the time as nginx does.
+        local $ENV{ASAN_OPTIONS} = "verify_asan_link_order=0:$ENV{ASAN_OPTIONS}" if $REPORTS;
         $self->nginx;
     };
     die "nginx does not start: " . $self->read('logs/out') if $status;
@@ -162,7 +182,7 @@ sub nginx {
         open STDERR, '>&', \*STDOUT;
         # What whoever started this had open is not nginx's.
         POSIX::close($_) for 3 .. 1023;
-        exec "$self->{objs}/nginx", '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
+        exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
         POSIX::_exit(127);
     }
     waitpid $pid, 0;
@@ -189,10 +209,18 @@ sub workers {
     my ($self) = @_;
     my %processes = $self->processes;
     delete $processes{ $self->{master} };
+    my @workers = grep { $processes{$_} =~ /^nginx: (?:worker|master) process/ } keys %processes;
+    # LeakSanitizer looks at a process from a child of it; who kills that causes a report.
+    @workers = grep { my $parent = parent($_); defined $parent && !$processes{$parent} } @workers if $REPORTS;
     # Not as it is: what sort returns where a number is asked for is undefined.
-    my @workers = sort { $a <=> $b }
-        grep { $processes{$_} =~ /^nginx: (?:worker|master) process/ } keys %processes;
+    @workers = sort { $a <=> $b } @workers;
     return @workers;
+}
+
+sub parent {
+    my ($pid) = @_;
+    open my $file, '<', "/proc/$pid/stat" or return;
+    return (<$file> // '') =~ /\) \S (\d+)/ ? $1 : undef;
 }
 
 sub is_alive {
@@ -229,7 +257,7 @@ sub signal {
 
 sub wait_for {
     my ($self, $what, $condition, $deadline) = @_;
-    my $until = now() + ($deadline // $DEADLINE);
+    my $until = now() + ($deadline // $DEADLINE) * $SLOWER;
     while (!$condition->()) {
         if (now() > $until) {
             $self->did('late', $what);
@@ -299,8 +327,12 @@ sub finish {
     sleep 0.1;
     kill 'TERM', $self->{tracer};
     waitpid $self->{tracer}, 0;
+    copy($_, $self->path('reports')) for grep { !$self->{reports}{$_} } reports();
     close $self->{did};
 }
+
+# What the sanitizers have reported so far, of this node and of those before.
+sub reports { return defined $REPORTS ? glob "$REPORTS/*" : () }
 
 # The small disk goes; what was on it stays.
 sub unmount {

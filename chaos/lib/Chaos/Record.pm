@@ -6,6 +6,7 @@ package Chaos::Record;
 #     logged    the events as nginx's error log has them
 #     error     the lines of the error log, each { level, pid, text }
 #     processes what the kernel saw: pid => { parent, born, died, status, is_worker, runs }
+#     findings  what sanitizers have said
 #     requests  each { began, ended, fate, path, worker }
 #     did       what was done, each { at, what, words }
 
@@ -23,6 +24,12 @@ sub of {
     read_marks($record, "$root/marks");
     read_error_log($record, "$root/logs/error.log");
     read_trace($record, "$root/trace");
+    # Those of UBSan are in the log: it reads its options when it first finds something, by when a worker
+    # has no environment any more.
+    $record->{findings} = [
+        (map { ((grep { /ERROR: / } lines($_)), $_)[0] } glob "$root/reports/*"),
+        grep { /runtime error: / } map { lines($_) } "$root/logs/error.log", "$root/logs/out",
+    ];
     $record->{requests} = [ map {
         my %request;
         @request{qw(began ended fate path worker)} = split ' ';
@@ -124,9 +131,10 @@ sub read_trace {
 # The workers that the kernel saw: children of the master that are no supervisors of programs.
 sub workers {
     my ($record) = @_;
-    return sort { $a->{born} <=> $b->{born} } grep {
+    my @workers = sort { $a->{born} <=> $b->{born} } grep {
         $_->{parent} == $record->{master} && $_->{is_user} && !$_->{runs}
     } values %{ $record->{processes} };
+    return @workers;
 }
 
 # The events, in order: those of the event log, and those that are missing there from the other two

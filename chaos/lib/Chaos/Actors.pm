@@ -106,6 +106,7 @@ sub do_winch {
     my ($node, $action) = @_;
     return unless $node->master_lives;
     $node->signal('WINCH', $node->{master});
+    $node->{winched} = 1;
     sleep 0.2;
     do_reload($node, $action);
 }
@@ -209,7 +210,7 @@ sub do_settle {
     $node->calm;
     my $why = '';
     my $quiet = $node->wait_for('a quiet moment', sub {
-        return 1 unless $node->master_lives;
+        return 1 if !$node->master_lives || is_deserted($node);
         sleep 0.05;
         my @counted = counted($node);
         my %duty = $node->on_duty;
@@ -228,6 +229,13 @@ sub do_settle {
     note_descriptors($node) if $node->master_idles;
 }
 
+# Whether WINCH has sent all workers away and a reload that failed brought none. Then nobody can be asked,
+# and who died is told by the master, when it does something next.
+sub is_deserted {
+    my ($node) = @_;
+    return $node->{winched} && !$node->workers;
+}
+
 # The live workers that have not said that there was no room for them.
 sub counted {
     my ($node) = @_;
@@ -242,8 +250,7 @@ sub note_status {
     my ($node) = @_;
     my ($status, @counted);
     $node->wait_for('a status that is what /proc shows', sub {
-        # After WINCH, and a reload that failed, there is nobody to ask.
-        return 1 unless $node->master_lives && $node->workers;
+        return 1 if !$node->master_lives || is_deserted($node);
         @counted = counted($node);
         my $now = $node->status // return 0;
         $status = $now;

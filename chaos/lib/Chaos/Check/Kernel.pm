@@ -7,9 +7,9 @@ use warnings;
 
 use Chaos::Record;
 
-# Until a worker has been told of, its death leaves no trace. It waits for the lock no longer than this,
-# seconds: programs are killed after one, and functions sleep for less than three.
-our $BEGIN = 6;
+# Until a worker has been told of, its death leaves no trace. It waits for the lock no longer than this
+# without saying so, seconds: it does so each second.
+our $BEGIN = 3;
 
 # What a poll of /proc sees is late, seconds.
 sub slack { $_[0]{source} eq 'proc' ? 0.25 : 0 }
@@ -92,7 +92,9 @@ sub check_reason {
 # Whether it was killed before it could begin.
 sub killed_at_once {
     my ($record, $worker) = @_;
-    return 0 if $worker->{died} - $worker->{born} > $BEGIN;
+    my ($waited) = map { $_->{text} =~ /waiting for the lock for (\d+)s/ ? $1 : () }
+        reverse grep { $_->{pid} == $worker->{pid} } @{ $record->{error} };
+    return 0 if $worker->{died} - $worker->{born} > $BEGIN + ($waited // 0);
     return 1 if $worker->{status} ne '?' && $worker->{status} & 127;
     return scalar Chaos::Record::done($record, 'signal', qr/^(?:KILL|SEGV) $worker->{pid}$/);
 }

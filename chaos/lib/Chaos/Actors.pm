@@ -258,7 +258,8 @@ sub note_status {
         return "@roster" eq "@counted" && "@counted" eq join ' ', counted($node);
     }, 20);
     return unless $status && $node->master_lives;
-    my %brief = map { $_ => $status->{$_} } qw(node generations workers zone);
+    my %brief = map { $_ => $status->{$_} } qw(node generations zone);
+    $brief{workers} = [ map { { pid => $_->{pid}, state => $_->{state} } } @{ $status->{workers} } ];
     $node->did('status', JSON::PP->new->canonical->encode({ counted => \@counted, %brief }));
 }
 

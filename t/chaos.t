@@ -168,6 +168,12 @@ if ($exact) {
         my ($exit) = of_kind($r, 'worker_exit');
         $r->{processes}{ $exit->{pid} }{status} = 11;
     }, qr/ended with status 11, and nobody did that/);
+    finds('one death more than points were armed', sub {
+        my ($r) = @_;
+        push @{ $r->{did} }, { at => 1, what => 'arm', rest => 'worker_exit.begun' };
+        $r->{processes}{ $_->{pid} }{status} = 9 for (grep { $_->{event} eq 'worker_exit' }
+            values %{ $r->{events} })[ 0, 1 ];
+    }, qr/ended with status 9, and nobody did that/);
     finds('a process left behind', sub {
         my ($r) = @_;
         my ($exit) = of_kind($r, 'worker_exit');

@@ -69,8 +69,7 @@ for my $point (@POINTS) {
         fired($node, "worker_lost.$point");
         # On a busy machine it may be the heartbeat of the other worker that finds the death and
         # dies at it.
-        $node->wait_for('word of the loss',
-            sub { grep { $_->{pid} == $victim } $node->kinds('worker_lost') });
+        $node->wait_event_of('worker_lost', $victim);
         $node->wait_for('two workers', sub { my @duty = $node->on_duty; @duty == 2 });
         $node->down;
         is(scalar(grep { $_->{pid} == $victim } $node->kinds('worker_lost')), 1, 'lost once');
@@ -111,12 +110,14 @@ for my $point (@POINTS) {
         my ($stopped) = $node->on_duty;
         $node->signal('STOP', $stopped);
         fired($node, "worker_hung.$point");
-        $node->wait_events('worker_hung', 1);
+        $node->wait_event_of('worker_hung', $stopped);
         $node->signal('CONT', $stopped);
-        $node->wait_events('worker_recovered', 1);
+        $node->wait_event_of('worker_recovered', $stopped);
         $node->wait_events('worker_start', 4);
         $node->down;
-        is(scalar $node->kinds('worker_hung'), 1, 'hung once');
+        my @told = grep { $_->{pid} == $stopped } $node->events;
+        my ($until) = grep { $told[$_]{event} eq 'worker_recovered' } 0 .. $#told;
+        is(scalar(grep { $_->{event} eq 'worker_hung' } @told[ 0 .. $until ]), 1, 'hung once');
         $node->laws_hold('the laws hold', final => 1);
     };
 
@@ -124,7 +125,7 @@ for my $point (@POINTS) {
         my $node = WorkerManager->new(workers => 2, manager => $QUICK)->up;
         my ($stopped) = $node->on_duty;
         $node->signal('STOP', $stopped);
-        $node->wait_events('worker_hung', 1);
+        $node->wait_event_of('worker_hung', $stopped);
         arm($node, "worker_recovered.$point");
         $node->signal('CONT', $stopped);
         fired($node, "worker_recovered.$point");

@@ -276,6 +276,12 @@ sub wait_events {
         sub { my @kinds = $self->kinds($kind, $generation); @kinds >= $number });
 }
 
+# The same of the events of one process: on a busy machine others may be late and hang for a moment.
+sub wait_event_of {
+    my ($self, $kind, $pid) = @_;
+    return $self->wait_for("$kind of $pid", sub { grep { $_->{pid} == $pid } $self->kinds($kind) });
+}
+
 # The pids of the workers that have started and not ended, by their events.
 sub on_duty {
     my ($self, $generation) = @_;

@@ -1,9 +1,13 @@
 # The zone: full, kept, changed, removed.
 use strict;
 use warnings;
+no warnings 'portable';    # addresses of 64 bits
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
+
+# What a roster begins with, see roster/src/layout.rs.
+my $MAGIC = 'ngxrostr';
 
 subtest 'more workers than the zone holds' => sub {
     my $node = WorkerManager->new(workers => 170, manager => 'zone 32k;');
@@ -98,6 +102,42 @@ subtest 'failed reloads use up no number' => sub {
     is(scalar $node->kinds('master_start', 2), 1, 'the next number is the next');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
+};
+
+# The address of a text in a process's memory that it shares with others, and a file to write there;
+# nothing if that is not allowed.
+sub in_shared_memory {
+    my ($pid, $text) = @_;
+    open my $maps, '<', "/proc/$pid/maps" or return;
+    open my $memory, '+<:raw', "/proc/$pid/mem" or return;
+    for my $line (<$maps>) {
+        my ($from, $to) = $line =~ m{^(\w+)-(\w+) rw-s .*/dev/zero} or next;
+        sysseek $memory, hex $from, 0 or next;
+        sysread $memory, my $content, hex($to) - hex $from or next;
+        my $at = index $content, $text;
+        return (hex($from) + $at, $memory) if $at >= 0;
+    }
+    return;
+}
+
+subtest 'a zone that another version has laid out' => sub {
+    my $node = WorkerManager->new->up;
+    my ($at, $memory) = in_shared_memory($node->master, $MAGIC);
+    plan skip_all => "not allowed to write to another process's memory" unless $memory;
+    my $write = sub {
+        sysseek $memory, $at, 0 or die "seek: $!";
+        syswrite $memory, $_[0] or die "write: $!";
+    };
+    $write->('another ');
+    $node->signal('HUP');
+    $node->wait_for('the refusal', sub {
+        $node->log =~ /\[emerg\].*the zone was laid out by another version of the module, give it another name or size/ });
+    like($node->get('/'), qr/ok/, 'the old workers serve on');
+    is(scalar $node->kinds('master_start'), 1, 'no generation has started');
+    $write->($MAGIC);
+    $node->reload(2);
+    pass('and a reload with the right one succeeds');
+    $node->down;
 };
 
 subtest 'the default zone over nine live generations' => sub {

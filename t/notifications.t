@@ -1,9 +1,12 @@
 # Programs of notifications: they hold up nobody, and many events do not start many at a time.
 use strict;
 use warnings;
+use List::Util qw(sum);
+use POSIX qw(mkfifo);
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
+use WorkerManager::Status;
 
 my $SLOW = 'interval 10m; failed 10m;';
 
@@ -83,6 +86,109 @@ END
     cmp_ok($most, '>', 1, 'but not one after the other');
     $node->down;
     $node->laws_hold('told in order', final => 1);
+};
+
+# Of workers that die all at once each first one's program waits at the gate `first`, all others' at
+# `rest`, as long as there is such a gate; what runs is noted in out/hooks.
+sub gated {
+    my ($node) = @_;
+    $node->write('hook', <<"END", 0755);
+#!/bin/sh
+cd $node->{root}/out
+echo "begin \$WORKER_MANAGER_ID" >> hooks
+gate=rest
+mkdir begun 2> /dev/null && gate=first
+{ read line < \$gate; } 2> /dev/null
+echo "end \$WORKER_MANAGER_ID" >> hooks
+exit 0
+END
+    $node->write('out/hooks', '', 0666);
+    # Named after this run: that is how the supervisors are found.
+    my $name = "hook-$$-" . $node->{port};
+    rename $node->path('hook'), $node->path($name);
+    return $name;
+}
+
+# Closes a gate: a pipe that stays empty as long as what is returned is open.
+sub close_gate {
+    my ($node, $gate) = @_;
+    mkfifo($node->path("out/$gate"), 0666) or die "mkfifo: $!";
+    chmod 0666, $node->path("out/$gate");
+    open my $pipe, '+<', $node->path("out/$gate") or die "$gate: $!";
+    return $pipe;
+}
+
+sub open_gate {
+    my ($node, $gate, $pipe) = @_;
+    unlink $node->path("out/$gate");
+    close $pipe;
+}
+
+sub noted {
+    my ($node, $what) = @_;
+    return scalar(() = $node->read('out/hooks') =~ /^$what /mg);
+}
+
+# Live supervisors of programs with this name.
+sub supervisors {
+    my ($name) = @_;
+    return grep {
+        my $there = open my $file, '<', "$_/cmdline";
+        $there && (<$file> // '') =~ /worker_manager exec \Q$name\E/;
+    } glob '/proc/[0-9]*';
+}
+
+subtest 'a program that hangs holds up no other' => sub {
+    my $node = WorkerManager->new(workers => 24);
+    my $hook = gated($node);
+    my $first = close_gate($node, 'first');
+    $node->configure(manager => "$SLOW exec_timeout 1m; on worker_lost exec $hook;");
+    $node->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_for('all others', sub { noted($node, 'end') == 23 });
+    is(noted($node, 'begin'), 24, 'all have begun');
+    open_gate($node, first => $first);
+    $node->wait_for('its end', sub { noted($node, 'end') == 24 });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'of many that hang a bounded number waits' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 40);
+    my $hook = gated($node);
+    my ($first, $rest) = map { close_gate($node, $_) } qw(first rest);
+    $node->configure(manager => "$SLOW exec_timeout 1m; on worker_lost exec $hook;");
+    # Not as many as there may be otherwise.
+    $node->write('kill/program_queue', '8');
+    $node->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_lost', 40);
+    $node->wait_events('worker_start', 80);
+    $node->wait_for('16 programs', sub { noted($node, 'begin') == 16 });
+    my ($waiting, $turned_away) = (-1, -1);
+    $node->wait_for('each to wait or be turned away', sub {
+        $waiting = supervisors($hook);
+        $turned_away = $status->json->{callbacks}{worker_lost}{failures};
+        $waiting + $turned_away == 40;
+    });
+    cmp_ok($waiting, '<=', 16 + 8, "$waiting processes, $turned_away turned away");
+    cmp_ok($turned_away, '>=', 16, 'which counts as a failure');
+    my @lines = $node->log =~ /\[warn\].*: worker_manager: (.*not started.*)/g;
+    like($lines[0], qr/^worker_lost 1-\d+: $hook not started, too many programs wait$/, 'told');
+    cmp_ok(scalar @lines, '<', $turned_away, 'not each time');
+
+    open_gate($node, rest => $rest);
+    $node->wait_for('all others', sub { noted($node, 'end') == $waiting - 1 });
+    is(noted($node, 'begin'), $waiting, 'though one hangs, all that waited have begun');
+    is(scalar(supervisors($hook)), 1, 'and only that one is left');
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_for('a new one', sub { noted($node, 'end') == $waiting });
+    my @told = $node->log =~ /\[warn\].*: worker_manager: (\d+) programs? not started/g;
+    is(sum(@told), $turned_away, 'then the log says how many were turned away');
+    open_gate($node, first => $first);
+    $node->wait_for('the end of all', sub { !supervisors($hook) });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
 };
 
 done_testing;

@@ -40,7 +40,7 @@ pub struct Program<'a> {
     /// What begins each line in the log.
     pub label: &'a str,
     /// None if this process waits for it; then it does not outlive this process. Otherwise its
-    /// number among those that nobody waits for, of which only so many run at a time.
+    /// number among those that nobody waits for, of which only so many run at a time and so many wait.
     pub ticket: Option<u32>,
     /// Where a failure is counted, and as one of a callback for which kind of event.
     pub roster: Roster<'a>,
@@ -48,8 +48,8 @@ pub struct Program<'a> {
     pub kind: Kind,
 }
 
-/// A program that was started. Until `wait` returns or `poll` says that it ended, its supervisor
-/// stays as a zombie, since nginx itself never reaps it.
+/// A program that was started, or turned away and so has ended already. Until `wait` returns or `poll`
+/// says that it ended, its supervisor stays as a zombie, since nginx itself never reaps it.
 pub struct Running {
     supervisor: libc::pid_t,
     /// Closes when the supervisor has ended, however it ends.
@@ -64,8 +64,8 @@ pub struct Running {
 }
 
 impl Program<'_> {
-    /// Starts it. What it prints, and how it ends, the supervisor writes to `log`. The error is an
-    /// errno.
+    /// Starts it. What it prints, and how it ends, the supervisor writes to `log`. One of too many that
+    /// nobody waits for is turned away instead. The error is an errno.
     pub fn start(&self, log: Log) -> Result<Running, i32> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
@@ -78,6 +78,23 @@ impl Program<'_> {
         let label = String::from(self.label);
         let (alive, alive_end) = pipe()?;
         let (control_end, control) = pipe()?;
+        let mut running = Running {
+            supervisor: 0,
+            alive,
+            control: self.ticket.is_none().then_some(control),
+            overdue: clock::monotonic()
+                .saturating_add(self.timeout.as_millis() as u64)
+                .saturating_add(OVERDUE_MS),
+            killed: false,
+            label,
+            ended: false,
+        };
+        let place = self.ticket.map(slots::place);
+        if place == Some(None) {
+            self.turn_away(name, log);
+            running.ended = true;
+            return Ok(running);
+        }
         let job = supervisor::Job {
             path: self.path,
             name,
@@ -87,7 +104,7 @@ impl Program<'_> {
             timeout: self.timeout,
             label: self.label,
             parent: self.ticket.is_none().then(|| control_end.as_raw_fd()),
-            ticket: self.ticket,
+            place: place.flatten(),
             alive: alive_end.as_raw_fd(),
             log,
             roster: self.roster,
@@ -102,17 +119,35 @@ impl Program<'_> {
         }
         // SAFETY: the mask is the one that this thread had.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) };
-        Ok(Running {
-            supervisor: forked?,
-            alive,
-            control: self.ticket.is_none().then_some(control),
-            overdue: clock::monotonic()
-                .saturating_add(self.timeout.as_millis() as u64)
-                .saturating_add(OVERDUE_MS),
-            killed: false,
-            label,
-            ended: false,
-        })
+        running.supervisor = forked?;
+        if place.is_some() {
+            self.tell_turned_away(log);
+        }
+        Ok(running)
+    }
+
+    /// Does without it. The log tells of the first only, until one is started again.
+    fn turn_away(&self, name: &str, log: Log) {
+        self.roster.callback_failed(self.kind);
+        let before = slots::turned_away();
+        if before == 0 {
+            log!(log, Warn, "{}: {name} {}", self.label, slots::TURNED_AWAY);
+        }
+        slots::set_turned_away(before.saturating_add(1));
+    }
+
+    /// Says how many were turned away before this one, which was not.
+    fn tell_turned_away(&self, log: Log) {
+        let count = slots::turned_away();
+        if count > 0 {
+            let programs = if count == 1 { "program" } else { "programs" };
+            log!(
+                log,
+                Warn,
+                "worker_manager: {count} {programs} not started, since too many waited"
+            );
+            slots::set_turned_away(0);
+        }
     }
 }
 

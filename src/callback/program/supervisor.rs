@@ -37,8 +37,8 @@ pub struct Job<'a> {
     pub label: &'a str,
     /// Closes when the process that awaits the program has ended.
     pub parent: Option<c_int>,
-    /// Of a program that nobody awaits, see [`Program`](super::Program).
-    pub ticket: Option<u32>,
+    /// Of a program that nobody awaits: where it waits until it may begin.
+    pub place: Option<u32>,
     /// To be kept open: the other end tells that the supervisor has ended.
     pub alive: c_int,
     pub log: Log,
@@ -55,12 +55,11 @@ pub const GRACE_MS: u64 = 1000;
 /// supervisor, which has to tell the end.
 pub fn run(job: &Job<'_>) -> ! {
     become_supervisor(job);
-    if let Some(ticket) = job.ticket {
-        slots::take(ticket);
-    }
-    let succeeded = supervise(job).unwrap_or_else(|(errno, what)| {
-        say(job, Level::Error, errno, format_args!("{what}"));
-        false
+    let succeeded = wait_to_begin(job).is_some_and(|deadline| {
+        supervise(job, deadline).unwrap_or_else(|(errno, what)| {
+            say(job, Level::Error, errno, format_args!("{what}"));
+            false
+        })
     });
     if !succeeded {
         // One addition in the zone, which this process shares with all of nginx.
@@ -68,6 +67,20 @@ pub fn run(job: &Job<'_>) -> ! {
     }
     // SAFETY: ends this process without running anything of nginx's.
     unsafe { libc::_exit(0) }
+}
+
+/// Waits until the program may begin. When it must have ended; none if it may not begin any more.
+fn wait_to_begin(job: &Job<'_>) -> Option<u64> {
+    let deadline = || monotonic().saturating_add(job.timeout.as_millis() as u64);
+    match job.place {
+        Some(place) if slots::take(place) => Some(deadline()),
+        Some(_) => {
+            say(job, Level::Warn, 0, format_args!("{} {}", job.name, slots::TURNED_AWAY));
+            slots::set_turned_away(slots::turned_away().saturating_add(1));
+            None
+        }
+        None => Some(deadline()),
+    }
 }
 
 fn chain(log: Log) -> impl Iterator<Item = *mut ngx_log_t> {
@@ -163,7 +176,7 @@ fn close_range(first: c_int, last: c_int) {
 type Failure = (i32, &'static str);
 
 /// Whether the program succeeded.
-fn supervise(job: &Job<'_>) -> Result<bool, Failure> {
+fn supervise(job: &Job<'_>, deadline: u64) -> Result<bool, Failure> {
     let signals = child_signals()?;
     let (output_read, output_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
@@ -182,7 +195,7 @@ fn supervise(job: &Job<'_>) -> Result<bool, Failure> {
         libc::fcntl(output_read, libc::F_SETFL, libc::O_NONBLOCK);
         libc::fcntl(error_read, libc::F_SETFL, libc::O_NONBLOCK);
     }
-    Ok(watch(job, pid, signals, output_read, error_read))
+    Ok(watch(job, deadline, pid, signals, output_read, error_read))
 }
 
 /// A descriptor that becomes readable when something happened to a child.
@@ -266,11 +279,16 @@ fn become_program(job: &Job<'_>, supervisor: libc::pid_t, output: c_int, error: 
 
 /// Sees the program to its end. Never waits without a limit, not even for execve, which may hang
 /// on a file system that is gone. Returns whether it succeeded.
-fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: c_int) -> bool {
+fn watch(
+    job: &Job<'_>,
+    mut deadline: u64,
+    pid: libc::pid_t,
+    signals: c_int,
+    output: c_int,
+    error: c_int,
+) -> bool {
     let mut text = Output::new(job.label.len() + job.name.len());
-    let mut deadline = monotonic().saturating_add(job.timeout.as_millis() as u64);
     let mut killed = false;
-    let pollfd = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let mut fds = [pollfd(signals), pollfd(output), pollfd(job.parent.unwrap_or(-1))];
     loop {
         let left = deadline.saturating_sub(monotonic()).min(60_000) as c_int;
@@ -318,6 +336,10 @@ fn watch(job: &Job<'_>, pid: libc::pid_t, signals: c_int, output: c_int, error: 
             );
         }
     }
+}
+
+fn pollfd(fd: c_int) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 /// The program's status, if it has ended.

@@ -183,6 +183,138 @@ subtest 'the master dies while the last worker tells its end' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+# A node with one worker that runs a program at its start: as a callback before it a library has the
+# first worker share its descriptors with another process, as long as there is a file out/held. They
+# are closed late then, as are those of a killed worker whose memory takes long to unmap, while a
+# robust mutex is free at once. The program runs until it is ended unless there is a file out/quick.
+sub late_to_close {
+    my ($timeout) = @_;
+    my $node = WorkerManager->new(workers => 1);
+    my $out = "$node->{root}/out";
+    $node->write('share.c', <<"C");
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int share(const void *event, void *data)
+{
+    if (rename("$out/held.armed", "$out/held") == 0
+        && syscall(SYS_clone, CLONE_FILES, 0, 0, 0, 0) == 0)
+    {
+        for (int i = 0; i < 6000 && access("$out/held", F_OK) == 0; i++)
+            usleep(10000);
+        _exit(0);
+    }
+    return 0;
+}
+C
+    system('cc', '-shared', '-fPIC', '-o', $node->path('share.so'), $node->path('share.c'));
+    is($?, 0, 'the library');
+    # Named after this run: that is how the supervisors are found.
+    my $name = "hook-$$-" . $node->{port};
+    $node->write($name, <<"END", 0755);
+#!/bin/sh
+cd $out
+before=\$(cat last 2> /dev/null)
+[ -n "\$before" ] && kill -0 \$before 2> /dev/null && echo "\$\$ overlaps \$before" >> told
+echo "\$WORKER_MANAGER_PID" >> told
+echo \$\$ > last
+[ -e quick ] && exit 0
+exec sleep 60
+END
+    $node->write('out/held.armed', '');
+    $node->write('out/told', '', 0666);
+    $node->configure(manager => "exec_timeout $timeout; "
+        . "on worker_start call $node->{root}/share.so share; on worker_start exec $name;");
+    $node->start;
+    $node->wait_for('the program', sub { $node->read('out/last') =~ /\n/ });
+    return ($node, $name);
+}
+
+# Pids of live supervisors of programs with this name.
+sub supervisors {
+    my ($name) = @_;
+    return map { m{(\d+)$} } grep {
+        my $there = open my $file, '<', "$_/cmdline";
+        $there && (<$file> // '') =~ /worker_manager exec \Q$name\E/;
+    } glob '/proc/[0-9]*';
+}
+
+# Kills the one worker and waits until the next one has a supervisor. Those two.
+sub replaced {
+    my ($node, $name, $killed, %before) = @_;
+    $node->signal('KILL', $killed);
+    my ($worker) = $node->wait_for('the next worker',
+        sub { (grep { $_ != $killed } map { $_->{pid} } $node->children)[0] });
+    my $supervisor = $node->wait_for('its program',
+        sub { (grep { !$before{$_} } supervisors($name))[0] });
+    return ($worker, $supervisor);
+}
+
+sub told { return [ split /\n/, $_[0]->read('out/told') ] }
+
+subtest 'the program of a dead worker is gone before the next begins' => sub {
+    my ($node, $name) = late_to_close('1m');
+    my ($first) = map { $_->{pid} } $node->children;
+    my ($old) = supervisors($name);
+    my ($second, $waits) = replaced($node, $name, $first, $old => 1);
+    my $until = time + 0.5;
+    $node->wait_for('half a second', sub { time > $until });
+    is_deeply(told($node), [$first], 'the next does not begin while the first runs');
+    my ($third) = replaced($node, $name, $second, $old => 1, $waits => 1);
+    $node->wait_for('the end of who waited', sub { !WorkerManager::is_alive($waits) });
+    like($node->log, qr/worker_start 1-$second: $name not started, who awaited it has died/,
+        'who waits and whose worker dies never begins');
+    $node->write('out/quick', '');
+    unlink $node->path('out/held');
+    $node->wait_events('worker_start', 3);
+    is_deeply(told($node), [ $first, $third ], 'the next begins when the first is gone');
+    like($node->log, qr/worker_start 1-$first: $name killed, who awaited it has died/, 'killed');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'one that can not be ended holds up others no longer than their time' => sub {
+    my ($node, $name) = late_to_close('3s');
+    my ($first) = map { $_->{pid} } $node->children;
+    my ($old) = supervisors($name);
+    my ($second) = replaced($node, $name, $first, $old => 1);
+    # Not before: the kernel lets a stopped process group go on when its last parent dies.
+    $node->signal('STOP', $old);
+    $node->wait_events('worker_start', 2);
+    my $over = 'exec_timeout 3s is over';
+    like($node->log, qr/\[error\].*worker_start 1-$second: $name not started, $over while process $old runs another/,
+        'the next is not started');
+    like($node->get('/'), qr/ok/, 'its worker serves');
+    $node->write('out/quick', '');
+    $node->signal('CONT', $old);
+    $node->wait_for('the end of the first', sub { !WorkerManager::is_alive($old) });
+    $node->signal('KILL', $second);
+    $node->wait_events('worker_start', 3);
+    my ($third) = map { $_->{pid} } $node->children;
+    is_deeply(told($node), [ $first, $third ], 'then others begin again');
+    unlink $node->path('out/held');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'the time a program waits is its own' => sub {
+    # Longer than a supervisor may be overdue: if its program had all of its time after that of the
+    # first, its worker would think it stuck and kill it, with an alert.
+    my ($node, $name) = late_to_close('6s');
+    my ($first) = map { $_->{pid} } $node->children;
+    my ($old) = supervisors($name);
+    my ($second) = replaced($node, $name, $first, $old => 1);
+    $node->wait_events('worker_start', 2);
+    like($node->log, qr/worker_start 1-$first: $name killed, exec_timeout 6s is over/, 'the first');
+    like($node->log, qr/worker_start 1-$second: $name .*, exec_timeout 6s is over/, 'the next');
+    unlike($node->log, qr/is stuck/, 'neither is thought to be stuck');
+    unlink $node->path('out/held');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 sub cpu {
     my ($pid) = @_;
     open my $file, '<', "/proc/$pid/stat" or return 0;

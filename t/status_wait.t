@@ -221,7 +221,9 @@ subtest 'over HTTP/2' => sub {
     }
     $node->wait_for('the history', sub { $node->read('out/stream') =~ /^id: 4$/m });
     $status->{base} = "http://127.0.0.1:$port";
-    my $waiting = waiting($node, $status, 'after=1.0&until=done&timeout=19s', '-L', @h2);
+    # curl may send the redirected request on the connection that the old worker is closing.
+    my @again = qw(--retry 3 --retry-all-errors);
+    my $waiting = waiting($node, $status, 'after=1.0&until=done&timeout=19s', '-L', @again, @h2);
     $node->signal('HUP');
     is((answer($node, $waiting))[0], 200, 'a wait');
     is(exit_of($node, $reader), 0, 'a stream ends whole when its worker is to quit');

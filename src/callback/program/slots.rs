@@ -1,7 +1,9 @@
-//! How many programs that nobody waits for run at a time on the whole node, and how many more wait: a
-//! storm of events must not become a storm of processes.
+//! How many programs run at a time on the whole node. Of those that nobody waits for so many, and
+//! some more wait for their turn: a storm of events must not become a storm of processes. Of those
+//! that are awaited one: who holds the lock awaits it, and the next holder's must not begin before
+//! that of one who died is gone.
 //!
-//! Slots and places are record locks, each on one byte of a file that all processes of a node
+//! Slot, place and turn are record locks, each on one byte of a file that all processes of a node
 //! inherit and nobody sees. The kernel hands them on when their holder ends, however that ends. If
 //! there is no file, or the kernel knows no such locks, there is no limit.
 
@@ -24,14 +26,17 @@ const QUEUE: u32 = 256;
 // The bytes of the file, after those of the slots.
 /// Who has this one gets the next slot that is free.
 const NEXT: u32 = SLOTS;
+/// Who has this one runs the program that is awaited.
+const TURN: u32 = SLOTS + 1;
 /// The first place of the queue.
-const PLACES: u32 = SLOTS + 1;
+const PLACES: u32 = SLOTS + 2;
 
 /// What is logged of a program that is turned away.
 pub const TURNED_AWAY: &str = "not started, too many programs wait";
 
-/// How long who waits for a slot sleeps until it looks again: one process of a node.
-const LOOK_MS: u64 = 10;
+/// How long who waits sleeps until it looks again, where the kernel wakes nobody. One process of a
+/// node waits so for a slot, and for a turn only whose predecessor was killed.
+pub const LOOK_MS: u64 = 10;
 
 static FILE: PerProcess<Cell<c_int>> = PerProcess(Cell::new(-1));
 
@@ -74,6 +79,16 @@ pub fn take(place: u32) -> bool {
         let _ = control(libc::F_SETLK, libc::F_UNLCK, byte);
     }
     true
+}
+
+/// Takes the turn of the awaited programs until this process ends, unless another has it.
+pub fn try_turn() -> bool {
+    try_lock(TURN)
+}
+
+/// Which process has the turn; 0 if none has.
+pub fn turn_holder() -> libc::pid_t {
+    holder(TURN).unwrap_or(0)
 }
 
 /// How many programs were turned away since one was last started. It stands in the file, since in a

@@ -79,7 +79,43 @@ fn wait_to_begin(job: &Job<'_>) -> Option<u64> {
             slots::set_turned_away(slots::turned_away().saturating_add(1));
             None
         }
-        None => Some(deadline()),
+        None => wait_for_turn(job, deadline()),
+    }
+}
+
+/// A process that is killed gives the lock back before its memory, which may take long, and its
+/// descriptors only after that (the kernel's `exit_mm`, then `exit_files`). So the program that it
+/// awaits may still run when the next holder of the lock starts one, which has to wait. That is part
+/// of its time: who awaits it does so no longer.
+fn wait_for_turn(job: &Job<'_>, deadline: u64) -> Option<u64> {
+    let (name, timeout) = (job.name, job.timeout);
+    let mut parent = pollfd(job.parent.unwrap_or(-1));
+    loop {
+        let taken = slots::try_turn();
+        let left = deadline.saturating_sub(monotonic());
+        let wait = if taken { 0 } else { left.min(slots::LOOK_MS) };
+        // SAFETY: one valid pollfd.
+        unsafe { libc::poll(&mut parent, 1, wait as c_int) };
+        if parent.revents != 0 {
+            say(job, Level::Warn, 0, format_args!("{name} not started, who awaited it has died"));
+            return None;
+        }
+        if taken {
+            return Some(deadline);
+        }
+        if left == 0 {
+            say(
+                job,
+                Level::Error,
+                0,
+                format_args!(
+                    "{name} not started, exec_timeout {timeout:?} is over while process {} runs \
+                     another",
+                    slots::turn_holder()
+                ),
+            );
+            return None;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `worker_manager` block: what it holds once read. How it is read is in `conf/`.
 
 use core::ffi::{c_char, c_void, CStr};
-use core::ptr;
+use core::{ptr, slice};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
 use std::iter;
@@ -166,6 +166,16 @@ impl Conf {
         unsafe { Conf::of_module(cycle) }.filter(|conf| conf.enabled)
     }
 
+    /// The configuration in force, for who is not called as a module of its cycle; see `of`.
+    pub fn in_force<'a>() -> Option<&'a Conf> {
+        // SAFETY: nginx's global cycle is live, and has its modules if it has a configuration.
+        unsafe {
+            let cycle: *const ngx_cycle_t = ngx_cycle.cast();
+            let has = !cycle.is_null() && !(*cycle).conf_ctx.is_null() && has_module(cycle);
+            has.then(|| Conf::of(cycle)).flatten()
+        }
+    }
+
     /// The configuration of a cycle, with a `worker_manager` block or without.
     ///
     /// # Safety
@@ -174,7 +184,7 @@ impl Conf {
         // SAFETY: conf_ctx has an entry for every module of the cycle; ours is what `create`
         // returned, and it lives as long as the cycle's pool.
         unsafe {
-            if cycle.is_null() || (*cycle).conf_ctx.is_null() || !has_module(cycle) {
+            if cycle.is_null() || (*cycle).conf_ctx.is_null() {
                 return None;
             }
             let index = crate::ngx_worker_manager_module.index;
@@ -261,11 +271,10 @@ static KEPT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// # Safety
 /// The cycle is live and its modules are known.
 unsafe fn has_module(cycle: *const ngx_cycle_t) -> bool {
-    // SAFETY: the caller vouches for the cycle. An index beyond its modules is one of another cycle's.
+    // SAFETY: the caller vouches for the cycle, which has so many modules, in an order of their own.
     unsafe {
-        let index = crate::ngx_worker_manager_module.index;
-        let module = &raw mut crate::ngx_worker_manager_module;
-        index < (*cycle).modules_n && *(*cycle).modules.add(index) == module.cast()
+        let module = (&raw mut crate::ngx_worker_manager_module).cast();
+        slice::from_raw_parts((*cycle).modules, (*cycle).modules_n).contains(&module)
     }
 }
 

@@ -169,8 +169,7 @@ pub fn reap() -> bool {
 /// This worker, unless a reload of a single process (`master_process off`) has taken the module away,
 /// and the zone with it, in which case no function of the module was called.
 fn serving() -> Option<Member> {
-    // SAFETY: nginx's global cycle is live.
-    unsafe { Conf::of(ngx_cycle.cast()) }.and(member())
+    Conf::in_force().and(member())
 }
 
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {

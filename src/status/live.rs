@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use ngx::ffi::{
-    ngx_cycle, ngx_event_t, ngx_handle_read_event, ngx_http_finalize_request, ngx_http_request_t,
+    ngx_event_t, ngx_handle_read_event, ngx_http_finalize_request, ngx_http_request_t,
     ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_msec_t,
     ngx_pool_cleanup_add, NGX_OK,
 };
@@ -105,8 +105,7 @@ pub fn finalize(r: *mut ngx_http_request_t, rc: ngx_int_t) {
 
 /// The zone of the configuration in force.
 pub fn current_zone() -> Option<Zone> {
-    // SAFETY: nginx's global cycle is live.
-    unsafe { Conf::of(ngx_cycle.cast()) }.and_then(zone::of_conf)
+    Conf::in_force().and_then(zone::of_conf)
 }
 
 /// Lets the requests end now: this worker is to quit.

@@ -94,6 +94,8 @@ sub do_reopen {
     # A full disk has room for an empty file. Who has just failed to reload does not look at what else
     # it was told until the next signal (`ngx_master_process_cycle`).
     $node->wait_for('the new event log', sub {
+        # The master may wait for one that is stopped in the middle of a callback.
+        wake($node);
         return 1 if -e $node->path('small/events.log') || !$node->master_lives;
         return 0 if $asked > Chaos::Node::now() - 3;
         $node->signal('USR1', $node->{master});

@@ -123,10 +123,10 @@ sub awaiting {
     $node->signal('KILL', $victim);
     pid_in($node, 'out/pid1');
     my ($successor) = grep { $_ != $other } map { $_->{pid} } $node->children;
-    unlink $node->path('out/block1');
     $node->signal('STOP');
     $node->signal('KILL', $successor);
     pid_in($node, 'out/pid2');
+    unlink $node->path('out/block1');
     like($node->log, qr/#$other: worker_manager: callback 1 of generation 1 was interrupted at worker_start 1-$successor/,
         'it goes on in the place of the dead');
     return ($node, $other);

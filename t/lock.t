@@ -127,7 +127,7 @@ sub awaiting {
     $node->signal('KILL', $successor);
     pid_in($node, 'out/pid2');
     unlink $node->path('out/block1');
-    like($node->log, qr/#$other: worker_manager: callback 1 of generation 1 was interrupted at worker_start 1-$successor/,
+    like($node->log, qr/ $other#\d+: worker_manager: callback 1 of generation 1 was interrupted at worker_start 1-$successor/,
         'it goes on in the place of the dead');
     return ($node, $other);
 }
@@ -144,7 +144,7 @@ subtest 'a worker does not come back to the event that it tells' => sub {
     $node->wait_events('master_ready', 1, 2);
     $node->signal('CONT', $worker);
     $node->wait_events('master_exit', 1, 1);
-    like($node->log, qr/#$worker: worker_manager: others have gone on with the event meanwhile/,
+    like($node->log, qr/ $worker#\d+: worker_manager: others have gone on with the event meanwhile/,
         'when it comes back, it leaves it alone');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);

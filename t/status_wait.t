@@ -90,13 +90,13 @@ subtest 'deploy: good, bad and slow reloads' => sub {
 
 # Asks without following redirects, on a connection of its own, in the background.
 sub waiting {
-    my ($node, $status, $query, @options) = @_;
+    my ($node, $status, $path, $query, @options) = @_;
     my $name = 'out/wait' . ++$node->{waits};
     my $pid = fork // die $!;
     if (!$pid) {
         open STDOUT, '>', $node->path($name);
         exec 'curl', '-s', '-w', '\n%{http_code} %{num_redirects}\n', @options,
-            "$status->{base}/workers/wait?$query";
+            "$status->{base}$path?$query";
         POSIX::_exit(127);
     }
     return { pid => $pid, name => $name };
@@ -137,14 +137,14 @@ subtest 'on to a new worker' => sub {
     # Held by a connection, so that the wait goes on after its worker has quit.
     my $held = $node->hold_connection(1);
     my ($busy) = map { $_->{pid} } $node->held;
-    my $follow = waiting($node, $status, 'after=1&until=done&timeout=19s', '-L');
-    my $stay = waiting($node, $status, 'after=1&until=done&timeout=19s', '-D', $node->path('out/head'));
+    my $follow = waiting($node, $status, '/workers/wait', 'after=1&until=done&timeout=19s', '-L');
+    my $stay = waiting($node, $status, '/workers/wait', 'after=1&until=done&timeout=19s', '-D', $node->path('out/head'));
     $node->wait_for('both to wait', sub { connections($status) >= 4 });
     $node->reload_ready(2);
     my ($code) = answer($node, $stay);
     is($code, 307, 'the old worker sends them on');
     my ($left) = $node->read('out/head')
-        =~ m{^Location: /workers/wait\?after=1\.0&until=done&timeout=(\d+)ms\r$}m;
+        =~ m{^Location: wait\?after=1\.0&until=done&timeout=(\d+)ms\r$}m;
     ok($left && $left < 19_000, 'to the same, with the time that is left');
     like($node->read('out/head'), qr/^Connection: close\r$/m, 'on another connection');
     $node->wait_events('worker_draining', 2, 1);
@@ -166,7 +166,7 @@ subtest 'a reload that fails' => sub {
     my ($node, $status) = WorkerManager::Status::node();
     $node->up;
     my $good = $node->{http};
-    my @waiting = map { waiting($node, $status, $_) }
+    my @waiting = map { waiting($node, $status, '/workers/wait', $_) }
         'after=1&timeout=19s', 'after=1.0&until=done&timeout=19s';
     $node->wait_for('both to wait', sub { connections($status) >= 3 });
     $node->configure(http => "$good no_such_directive on;");
@@ -180,7 +180,7 @@ subtest 'a reload that fails' => sub {
     is($status->ask('/workers/wait?after=1.1&timeout=100ms')->{status}, 504,
         'not to who knows of it');
     $node->configure(http => $good);
-    my $next = waiting($node, $status, 'after=1.1&timeout=19s', '-L');
+    my $next = waiting($node, $status, '/workers/wait', 'after=1.1&timeout=19s', '-L');
     $node->wait_for('it to wait', sub { connections($status) >= 2 });
     $node->signal('HUP');
     is((answer($node, $next))[0], 200, 'the next one succeeds');
@@ -193,9 +193,9 @@ subtest 'several reloads at a time' => sub {
     $node->up;
     my $held = $node->hold_connection(1);
     $node->reload_ready(2);
-    my $first = waiting($node, $status, 'after=1.0&until=done&timeout=19s', '-L');
+    my $first = waiting($node, $status, '/workers/wait', 'after=1.0&until=done&timeout=19s', '-L');
     $node->reload_ready(3);
-    my $second = waiting($node, $status, 'after=2.0&until=ready&timeout=19s', '-L');
+    my $second = waiting($node, $status, '/workers/wait', 'after=2.0&until=ready&timeout=19s', '-L');
     is((answer($node, $second))[0], 200, 'the third is ready');
     ok(!defined over($first->{pid}), 'the first still drains');
     close $held;
@@ -223,7 +223,7 @@ subtest 'over HTTP/2' => sub {
     $status->{base} = "http://127.0.0.1:$port";
     # curl may send the redirected request on the connection that the old worker is closing.
     my @again = qw(--retry 3 --retry-all-errors);
-    my $waiting = waiting($node, $status, 'after=1.0&until=done&timeout=19s', '-L', @again, @h2);
+    my $waiting = waiting($node, $status, '/workers/wait', 'after=1.0&until=done&timeout=19s', '-L', @again, @h2);
     $node->signal('HUP');
     is((answer($node, $waiting))[0], 200, 'a wait');
     is(exit_of($node, $reader), 0, 'a stream ends whole when its worker is to quit');
@@ -235,10 +235,62 @@ subtest 'over HTTP/2' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+# `wait` sends a client on to where it was, whatever the path that it was asked by.
+subtest 'where it sends on' => sub {
+    my $port = WorkerManager::free_port();
+    my ($node, $status) = WorkerManager::Status::node(server => "
+        location = /renamed { rewrite ^ /workers/wait; }
+    }
+    server { listen 127.0.0.1:$port http2;
+        location /workers { worker_manager_status; }");
+    # Another nginx in front, under other names, which doesn't end with the workers behind it.
+    my $proxy = WorkerManager::free_port();
+    my $front = WorkerManager->new(manager => undef, log => 0, workers => 1, http => <<"END");
+    server {
+        listen 127.0.0.1:$proxy;
+        proxy_http_version 1.1;
+        location /ops/state/ { proxy_pass http://127.0.0.1:$status->{port}/workers/; }
+    }
+END
+    $front->start;
+    $node->up;
+    my @h2 = '--http2-prior-knowledge';
+    my $own = $status->{base};
+    my $generation = 1;
+    for my $case (
+        [ $own, '/workers/wait', 'wait', 'the path' ],
+        [ $own, '//evil.example/../workers/wait', 'wait', 'a path like that of another host' ],
+        [ $own, '/workers/%77ait', '', 'a path with an escape' ],
+        [ $own, '/renamed', '', 'a path that is rewritten' ],
+        [ "http://127.0.0.1:$port", '//evil.example/../workers/wait', 'wait', 'HTTP/2', @h2 ],
+        [ "http://127.0.0.1:$proxy", '/ops/state/wait', 'wait', 'a proxy that renames the location' ],
+    ) {
+        my ($base, $path, $page, $name, @options) = @$case;
+        unlink $node->path('out/head');
+        my @ask = ('-D', $node->path('out/head'), '--path-as-is', @options);
+        my $query = "after=$generation.0&until=done&timeout=19s";
+        my $waiting = waiting($node, { base => $base }, $path, $query, @ask);
+        my $followed = waiting($node, { base => $base }, $path, $query, '-L', '--path-as-is',
+            qw(--retry 3 --retry-all-errors), @options);
+        $node->wait_for('both to wait', sub { connections($status) >= 3 });
+        $node->signal('HUP');
+        is((answer($node, $waiting))[0], 307, "$name: it sends on");
+        my ($location) = $node->read('out/head') =~ /^location: (.*)\r$/mi;
+        like($location, qr/\A$page\?after=$generation\.0&until=done&timeout=\d+ms\z/,
+            'relative to where the client was');
+        is((answer($node, $followed))[0], 200, 'and who follows gets there');
+        $generation++;
+        $node->wait_events('master_exit', 1, $generation - 1);
+    }
+    $front->down;
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a worker that is killed or stopped' => sub {
     my ($node, $status) = WorkerManager::Status::node(workers => 1);
     $node->up;
-    my $waiting = waiting($node, $status, 'after=1&timeout=19s');
+    my $waiting = waiting($node, $status, '/workers/wait', 'after=1&timeout=19s');
     $node->wait_for('it to wait', sub { connections($status) >= 2 });
     $node->signal('TERM', ($node->on_duty)[0]);
     $node->wait_events('worker_start', 2);

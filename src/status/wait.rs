@@ -108,13 +108,25 @@ impl Pending {
             return Some(Response::error(504, &format!("timed out: {text}")));
         }
         exiting.then(|| {
-            let uri = request.unparsed_uri().as_bytes();
-            let path = uri.split(|byte| *byte == b'?').next().unwrap_or_default();
-            let path = String::from_utf8_lossy(path);
-            let location = format!("{path}?{}", self.waiting.left(left).arguments());
+            let arguments = self.waiting.left(left).arguments();
+            let location = format!("{}?{arguments}", page(request.unparsed_uri().as_bytes()));
             Response::error(307, "this worker is to quit, another goes on waiting")
                 .with("Location", location)
                 .last()
         })
+    }
+}
+
+/// How a client finds this page from where it is: a relative reference, since a proxy may have another
+/// name for the location, and one without a path, since a path from outside may be that of another host
+/// (`//host/../workers/wait`). Where the last part of the client's path is another, after a rewrite, it
+/// stays as it is; that not all clients know this form (RFC 2396) is why it is not the only one. nginx's
+/// header filters leave this header alone: they only complete a `headers_out.location`.
+fn page(unparsed_uri: &[u8]) -> &'static str {
+    let path = unparsed_uri.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if path.ends_with(b"/wait") {
+        "wait"
+    } else {
+        ""
     }
 }

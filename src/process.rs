@@ -5,9 +5,10 @@ use core::ops::Deref;
 use core::slice;
 
 use ngx::ffi::{
-    ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process,
-    ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes, ngx_test_config,
-    ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting,
+    ngx_last_process, ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes,
+    ngx_test_config, ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE,
+    NGX_PROCESS_WORKER,
 };
 use roster::Reason;
 
@@ -100,24 +101,58 @@ pub fn is_loading() -> bool {
 }
 
 /// The connections this worker has open, to clients and upstreams: what nginx itself counts as
-/// left open when a worker ends (`ngx_worker_process_exit`). Those in use, and idle ones.
+/// left open when a worker ends (`ngx_worker_process_exit`), but for QUIC's streams. Those in use, and
+/// idle ones.
+///
+/// Costs as much as the most that were open at a time: nginx takes the connection that was freed last
+/// (`ngx_get_connection`), and to begin with the first (`ngx_event_process_init`), so that those in use
+/// are among so many first ones, and their number says when all were seen.
 pub fn connections() -> (u32, u32) {
-    // SAFETY: the global cycle of a worker has connection_n connections, each with its read event.
-    unsafe {
+    // SAFETY: the global cycle of a worker has connection_n connections, each with its read event; one
+    // that is not a worker's has none.
+    let (connections, mut unseen) = unsafe {
         let cycle = ngx_cycle;
-        let connections = slice::from_raw_parts((*cycle).connections, (*cycle).connection_n);
-        let open = connections.iter().filter(|c| {
-            // -1 is a free one, -2 what modules use to be called when nginx closes idle ones.
-            c.fd >= 0
-                && c.read.as_ref().is_some_and(|read| {
-                    read.accept() == 0 && read.channel() == 0 && read.resolver() == 0
-                })
-        });
-        open.fold((0, 0), |(active, idle), c| match c.idle() {
-            0 => (active + 1, idle),
-            _ => (active, idle + 1),
-        })
+        if (*cycle).connections.is_null() {
+            return (0, 0);
+        }
+        let n = (*cycle).connection_n;
+        let connections = slice::from_raw_parts((*cycle).connections, n);
+        (connections, n.saturating_sub((*cycle).free_connection_n))
+    };
+    let (mut active, mut idle) = (0, 0);
+    for c in connections {
+        if unseen == 0 {
+            break;
+        }
+        // SAFETY: as above.
+        let Some(read) = (unsafe { c.read.as_ref() }) else {
+            continue;
+        };
+        // Modules use some without a descriptor: -2 to be called when nginx closes idle ones, -1 for
+        // timers of Lua's. A free one has -1, too, and its event is closed.
+        if c.fd != -1 || read.closed() == 0 {
+            unseen -= 1;
+        }
+        if c.fd < 0 || read.accept() != 0 || read.channel() != 0 || read.resolver() != 0 {
+            continue;
+        }
+        if c.shared() != 0 && c.type_ == libc::SOCK_STREAM {
+            // A stream of QUIC's, whose connection is counted.
+            continue;
+        }
+        match is_idle(c) {
+            true => idle += 1,
+            false => active += 1,
+        }
     }
+    (active, idle)
+}
+
+/// Whether nothing is under way on a connection. One of HTTP/2 or QUIC always is what nginx calls idle;
+/// it may be closed for another one (`ngx_reusable_connection`) only while it has no request. Those to
+/// upstreams that are kept are idle and never closed so.
+fn is_idle(c: &ngx_connection_t) -> bool {
+    c.idle() != 0 && (c.reusable() != 0 || c.listening.is_null())
 }
 
 /// The same as one number.

@@ -13,6 +13,7 @@ my $STATUS = 'location /workers { worker_manager_status; }';
 
 sub run {
     answers();
+    connections();
     streams();
 }
 
@@ -31,6 +32,22 @@ sub answers {
         sprintf('%.2f ms', $status), sprintf('%.1f', $status / $bare), '<= 2 ms', $status <= 2);
     row('metrics with 512 workers', '-', sprintf('%.2f ms', $metrics), '-', '', 1);
     stop($pid);
+}
+
+# An answer of a worker that may have many connections and has few, beside one that may have few.
+sub connections {
+    my @took;
+    for my $number (1024, 524_288) {
+        my $port = configure(workers => 1, module => 1, manager => '', locations => $STATUS,
+            connections => $number);
+        my $pid = start();
+        wait_until(sub { get($port, '/workers/metrics') });
+        push @took, latency($port, '/workers/metrics');
+        stop($pid);
+    }
+    my ($few, $many) = @took;
+    row('metrics, 524,288 worker_connections for 1,024', sprintf('%.2f ms', $few),
+        sprintf('%.2f ms', $many), sprintf('%.1f', $many / $few), '<= 1.5', $many <= 1.5 * $few);
 }
 
 # The mean time of an answer, one after the other on one connection, milliseconds.

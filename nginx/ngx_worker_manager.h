@@ -58,8 +58,12 @@ typedef struct {
  * A callback.  Runs in the process the event happens in, while no other
  * process of this nginx starts or ends, so it should be short.  "data" is
  * what was registered with it; for the directive "call" it is TEXT as it is
- * written, a "const char *", or NULL without one.  Anything but 0 is logged
- * as a failure; the next callback runs all the same.
+ * written, a "const char *", or NULL without one; a thread that goes on
+ * reading TEXT after the callback needs a copy, since a reload frees it.
+ * Anything but 0 is logged as a failure; the next callback runs all the same.
+ *
+ * A library that was loaded for "call" is never unloaded, so it may start
+ * threads.
  */
 typedef int (*ngx_worker_manager_callback_pt)(
     const ngx_worker_manager_event_t *event, void *data);

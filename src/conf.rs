@@ -279,9 +279,9 @@ unsafe fn has_module(cycle: *const ngx_cycle_t) -> bool {
 }
 
 unsafe extern "C" fn destroy(conf: *mut c_void) {
-    // A worker destroys its cycle's pool as the last thing before exit(). Unloading hook libraries
-    // then would pull the code from under threads they may have started. It stays within reach, or
-    // it would look like a leak.
+    // A worker destroys its cycle's pool as the last thing before exit(). Threads that hook libraries
+    // have started may still read the texts of `call`. The configuration stays within reach, or it
+    // would look like a leak.
     if process::is_worker() {
         KEPT.store(conf, Ordering::Relaxed);
         return;

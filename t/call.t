@@ -191,4 +191,56 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a library that a reload removes stays for its threads' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('thread.c', <<'END');
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "ngx_worker_manager.h"
+
+static volatile unsigned long turns;
+static const char *name;
+
+static void *turn(void *unused)
+{
+    for (;;) {
+        FILE *file = fopen(name, "w");
+        if (file != NULL) {
+            fprintf(file, "%lu\n", ++turns);
+            fclose(file);
+        }
+        usleep(1000);
+    }
+    return unused;
+}
+
+int begin(const ngx_worker_manager_event_t *ev, void *data)
+{
+    pthread_t thread;
+    (void) ev;
+    name = strdup(data);
+    return pthread_create(&thread, NULL, turn, NULL);
+}
+END
+    system('cc', '-shared', '-fPIC', '-I', "$ENV{WORKER_MANAGER_OBJS}/../nginx", '-o',
+        $node->path('thread.so'), $node->path('thread.c'), '-lpthread') == 0 or die 'cc';
+    $node->up;
+    my $turns = sub { $node->read('out/turns') || 0 };
+    $node->configure(
+        manager => qq{on master_start call thread.so begin "$node->{root}/out/turns";});
+    $node->reload(2);
+    $node->wait_for('its thread', $turns);
+    $node->configure(manager => '');
+    $node->reload(3);
+    my $now = $turns->();
+    $node->wait_for('the thread to go on in the master',
+        sub { $turns->() > $now + 2 || !WorkerManager::is_alive($node->master) });
+    ok(WorkerManager::is_alive($node->master), 'the master lives');
+    $node->reload(4);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

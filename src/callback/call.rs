@@ -5,7 +5,6 @@ use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 use core::ptr;
 use std::ffi::CString;
-use std::rc::Rc;
 
 use roster::{Event, Reason, Roster};
 
@@ -29,17 +28,6 @@ pub struct Call {
     name: String,
     /// Kept for as long as the function may be called.
     _text: Option<CString>,
-    _library: Option<Rc<Library>>,
-}
-
-/// A loaded library.
-struct Library(*mut c_void);
-
-impl Drop for Library {
-    fn drop(&mut self) {
-        // SAFETY: the handle came from dlopen and is closed once.
-        unsafe { libc::dlclose(self.0) };
-    }
 }
 
 impl Call {
@@ -50,19 +38,21 @@ impl Call {
             data: ptr::null_mut(),
             name: String::new(),
             _text: None,
-            _library: None,
         }
     }
 
-    /// Loads the library and finds the symbol.
+    /// Loads the library and finds the symbol. The library is never unloaded, whatever becomes of the
+    /// configuration: threads that it has started, and functions that it has registered elsewhere, may
+    /// run its code until the process ends.
     pub fn load(path: &CStr, symbol: &CStr, text: Option<CString>) -> Result<Call, ConfError> {
-        // SAFETY: the path is a C string. RTLD_NOW, so that what is missing is missing now and not
-        // in a worker.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        // RTLD_NOW, so that what is missing is missing now and not in a worker. RTLD_NODELETE, so that
+        // nobody else's dlclose() unloads it either.
+        let flags = libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_NODELETE;
+        // SAFETY: the path is a C string.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), flags) };
         if handle.is_null() {
             return Err(ConfError::Library(dl_error()));
         }
-        let library = Rc::new(Library(handle));
         // SAFETY: the handle is open and the symbol a C string.
         let function = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
         if function.is_null() {
@@ -75,7 +65,6 @@ impl Call {
             data: text.as_ref().map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut().cast()),
             name: symbol.to_string_lossy().into_owned(),
             _text: text,
-            _library: Some(library),
         })
     }
 
@@ -86,7 +75,6 @@ impl Call {
             data,
             name: "a registered function".to_string(),
             _text: None,
-            _library: None,
         }
     }
 

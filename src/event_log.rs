@@ -2,12 +2,12 @@
 //! are in the order of the events.
 
 use core::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use core::{mem, ptr};
+use std::io;
 
 use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
 use report::json;
-use roster::{Event, Field, Roster};
+use roster::{Event, Field, LogMark, LogProgress, Roster};
 
 use crate::kill_point::kill_point;
 use crate::log::Log;
@@ -23,22 +23,42 @@ pub enum Format {
 
 /// The file.
 pub struct EventLog {
-    /// nginx opens it with its own logs, and again at USR1, in every process.
+    /// nginx opens it with its own logs, and again at USR1, in every process. Null for `off`.
     file: *mut ngx_open_file_t,
     format: Format,
 }
 
 /// What there is to write to.
 #[derive(PartialEq, Eq)]
-enum State {
-    /// A file with nothing in it.
-    Empty,
-    Ready,
-    /// A pipe or the like whose reader is slow or gone: to wait for it would hold up the node.
+enum Target {
+    /// A file: its device and inode, and its size in bytes.
+    File((u64, u64), u64),
+    /// A pipe or the like that takes something.
+    Stream,
+    /// One whose reader is slow or gone: to wait for it would hold up the node.
     Busy,
 }
 
 impl EventLog {
+    /// The log that is turned off.
+    pub fn off() -> EventLog {
+        EventLog { file: ptr::null_mut(), format: Format::Json }
+    }
+
+    /// The standard error of nginx. None if there is no memory.
+    ///
+    /// # Safety
+    /// `cycle` is the one whose configuration is being read.
+    pub unsafe fn stderr(cycle: *mut ngx_cycle_t, format: Format) -> Option<EventLog> {
+        // As ngx_log_set_log() does it for `error_log stderr`: a file without a name is standard error,
+        // and nginx leaves it as it is instead of pointing it to its error log.
+        // SAFETY: the caller vouches for the cycle.
+        unsafe {
+            (*cycle).log_use_stderr = 1;
+            EventLog::list(cycle, ngx_str_t { len: 0, data: ptr::null_mut() }, format)
+        }
+    }
+
     /// Puts the file on nginx's list of files to open; a relative name is below the prefix. None if
     /// there is no memory.
     ///
@@ -54,47 +74,41 @@ impl EventLog {
         (!file.is_null()).then_some(EventLog { file, format })
     }
 
-    /// Writes an event. `took` is how long its callbacks took, in microseconds. What is taken over
-    /// from a process that died may be there already.
-    pub fn write(&self, roster: Roster<'_>, event: &Event, took: u64, taken_over: bool, log: Log) {
-        if roster.logged() >= event.seq {
+    /// Writes an event. `took` is how long its callbacks took, in microseconds. A process that died may
+    /// have written it already, or a part of it.
+    pub fn write(&self, roster: Roster<'_>, event: &Event, took: u64, log: Log) {
+        if self.file.is_null() || roster.logged() >= event.seq {
             return;
         }
         let text = match self.format {
             Format::Json => json::event(event, Some(took)),
             Format::Text => text(event, took),
         };
-        let mut line = String::new();
-        let state = self.state();
-        let end = if taken_over { self.end() } else { String::new() };
-        if end.ends_with('\n') {
-            // The time that its callbacks took is the last field and may differ.
-            let told = |line: &str| line.rsplit_once("took").map(|(told, _)| told.to_string());
-            if end.lines().last().and_then(told) == told(&text) {
-                roster.log_written(event.seq);
+        let target = self.target();
+        match progress(roster, event.seq, &target) {
+            LogProgress::Written => {
+                written(roster, event.seq, log);
                 return;
             }
-        } else if !end.is_empty() || (roster.log_is_torn() && state != State::Empty) {
-            line.push('\n');
+            LogProgress::Torn => roster.log_torn(),
+            LogProgress::NotBegun => {}
         }
-        line.push_str(&text);
-        line.push('\n');
+        // What is not whole stays alone, unless the file has been emptied.
+        let torn = roster.log_is_torn() && !matches!(target, Target::File(_, 0));
+        let line = format!("{}{text}\n", if torn { "\n" } else { "" });
+        if let Target::File(file, size) = target {
+            roster.log_begins(event.seq, LogMark { file, size, length: line.len() as u64 });
+        }
+        kill_point(event.kind, "logging");
 
-        let (n, errno) = if state == State::Busy { (-1, libc::EAGAIN) } else { self.put(&line) };
+        let (n, errno) = if target == Target::Busy { (-1, libc::EAGAIN) } else { self.put(&line) };
         kill_point(event.kind, "logged");
         if usize::try_from(n) == Ok(line.len()) {
-            let lost = roster.log_written(event.seq);
-            if lost > 0 {
-                log!(
-                    log,
-                    Notice,
-                    "worker_manager: the event log is written again, {lost} lines are lost so far"
-                );
-            }
+            written(roster, event.seq, log);
             return;
         }
         // What was torn before still is.
-        let torn = (n > 0 && !self.take_back(n)) || line.starts_with('\n');
+        let torn = (n > 0 && !self.take_back(n)) || torn;
         if roster.log_failed(event.seq, torn) {
             let name = self.name();
             log!(
@@ -122,58 +136,70 @@ impl EventLog {
     /// Takes back the part of a line that had room. Who writes the next line may do so to another
     /// file, as after USR1, and leave this one to be gone on with in the middle of a line.
     fn take_back(&self, n: isize) -> bool {
+        if self.is_stderr() {
+            // Others write there too, and at a place of their own.
+            return false;
+        }
         // SAFETY: all zeros is a valid structure, the descriptor is open, and the pointer valid. Only
         // who holds the lock writes to the file.
         unsafe {
             let fd = (*self.file).fd;
-            let mut stat = core::mem::zeroed::<libc::stat>();
+            let mut stat = mem::zeroed::<libc::stat>();
             libc::fstat(fd, &mut stat) == 0
                 && stat.st_size >= n as libc::off_t
                 && libc::ftruncate(fd, stat.st_size - n as libc::off_t) == 0
         }
     }
 
-    fn state(&self) -> State {
+    fn target(&self) -> Target {
         // SAFETY: all zeros is a valid structure, the descriptor is open, and the pointers valid.
         unsafe {
             let fd = (*self.file).fd;
-            let mut stat = core::mem::zeroed::<libc::stat>();
+            let mut stat = mem::zeroed::<libc::stat>();
             if libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG {
-                return if stat.st_size == 0 { State::Empty } else { State::Ready };
+                return Target::File((stat.st_dev, stat.st_ino), stat.st_size as u64);
             }
             let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             if libc::poll(&mut poll, 1, 0) == 1 && poll.revents == libc::POLLOUT {
-                State::Ready
+                Target::Stream
             } else {
-                State::Busy
+                Target::Busy
             }
         }
     }
 
+    fn is_stderr(&self) -> bool {
+        // SAFETY: the entry lives as long as the cycle.
+        unsafe { (*self.file).name.len == 0 }
+    }
+
     fn name(&self) -> &str {
+        if self.is_stderr() {
+            return "stderr";
+        }
         // SAFETY: the entry lives as long as the cycle; the name was checked to be UTF-8.
         unsafe { std::str::from_utf8((*self.file).name.as_bytes()).unwrap_or_default() }
     }
+}
 
-    /// The end of the file, more than the longest line; empty if it can't be read.
-    fn end(&self) -> String {
-        const ENOUGH: u64 = 1024;
-        let read = || {
-            // SAFETY: the entry lives as long as the cycle.
-            let fd = unsafe { (*self.file).fd };
-            // The file may have been moved away, and this process is yet to reopen it.
-            let mut file =
-                File::open(format!("/proc/self/fd/{fd}")).or_else(|_| File::open(self.name()))?;
-            if !file.metadata()?.is_file() {
-                return Ok(String::new());
-            }
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(ENOUGH)))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        read().unwrap_or_default()
+/// How far a process that died has come with the line of an event. What went into a pipe can't be seen:
+/// it is written again.
+fn progress(roster: Roster<'_>, seq: u64, target: &Target) -> LogProgress {
+    match (roster.log_mark(seq), target) {
+        (Some(mark), Target::File(file, size)) => mark.progress(*file, *size),
+        _ => LogProgress::NotBegun,
+    }
+}
+
+/// The line of an event is in the log.
+fn written(roster: Roster<'_>, seq: u64, log: Log) {
+    let lost = roster.log_written(seq);
+    if lost > 0 {
+        log!(
+            log,
+            Notice,
+            "worker_manager: the event log is written again, {lost} lines are lost so far"
+        );
     }
 }
 
@@ -199,7 +225,7 @@ fn date(time: i64) -> String {
     let seconds = time.div_euclid(1000) as libc::time_t;
     // SAFETY: all zeros is a valid structure, and both pointers are valid.
     let tm = unsafe {
-        let mut tm = core::mem::zeroed::<libc::tm>();
+        let mut tm = mem::zeroed::<libc::tm>();
         libc::gmtime_r(&seconds, &mut tm);
         tm
     };

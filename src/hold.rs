@@ -44,8 +44,6 @@ struct Awaited {
 struct Progress {
     /// The event whose callbacks this process is running, and since when (monotonic, microseconds).
     telling: Option<(u64, u64)>,
-    /// The last event that another process recorded and this one tells.
-    taken_over: u64,
     /// A program that is to be awaited before the next callback.
     awaited: Option<Awaited>,
 }
@@ -214,13 +212,7 @@ impl<'a> Hold<'a> {
             let Some((index, on)) = fitting.next() else {
                 let took = clock::microseconds().saturating_sub(since);
                 if let Some(log) = &conf.event_log {
-                    log.write(
-                        roster,
-                        &event,
-                        took,
-                        self.progress.taken_over == event.seq,
-                        self.log,
-                    );
+                    log.write(roster, &event, took, self.log);
                 }
                 roster.delivered(event.seq, took);
                 self.progress.telling = None;
@@ -273,7 +265,6 @@ impl<'a> Hold<'a> {
     /// many of this process's callbacks count as run.
     fn take_over(&mut self, pending: &Pending) -> (u32, u64) {
         let Pending { event, begun, generation } = *pending;
-        self.progress.taken_over = event.seq;
         let name = event.kind.name();
         let id = event.id();
         let begun = if begun == 0 {

@@ -197,19 +197,110 @@ subtest 'death between the line and the note of it, and the file is moved' => su
 
 subtest 'a torn line stays alone' => sub {
     my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
-    # As if a process had died in the middle of its write.
+    my ($worker) = $node->on_duty;
+    # The master is the next to take the lock.
+    $node->write('kill/worker_exit.logging', '', 0666);
+    $node->signal('QUIT', $worker);
+    $node->signal('STOP');
+    $node->wait_for('the death', sub { !-e $node->path('kill/worker_exit.logging') });
+    # As if it had died in the middle of its write.
     open my $file, '>>', $node->path('out/events.log') or die $!;
     print $file '{"seq":4,"ti';
     close $file;
-    $node->write('kill/worker_lost.recorded', '', 0666);
-    $node->signal('KILL', $node->on_duty);
-    $node->wait_for('the death', sub { !-e $node->path('kill/worker_lost.recorded') });
-    $node->wait_for('a worker', sub { my @duty = $node->on_duty; @duty == 1 });
+    $node->signal('CONT');
+    $node->wait_events('worker_start', 2);
     $node->down;
     my @lines = split /\n/, $node->read('out/events.log');
     is(scalar(grep { !eval { decode_json($_) } } @lines), 1, 'it alone is not JSON');
     is(scalar @lines - 1, scalar(() = $node->events), 'and all events are there');
     $node->laws_hold('the laws hold', final => 1);
+};
+
+for my $format ('json', 'text') {
+    subtest "a file that workers can't read, $format" => sub {
+        plan skip_all => 'needs root' if $> != 0;
+        my $node = WorkerManager->new(workers => 2,
+            manager => "event_log out/events.log $format; interval 100ms;");
+        $node->write('out/events.log', '', 0600);
+        $node->up;
+        # Who takes it over is another worker, or the successor.
+        my $starts = 2;
+        for my $event (qw(worker_lost worker_start)) {
+            for my $point (qw(logging logged)) {
+                $node->write("kill/$event.$point", '', 0666);
+                $node->signal('KILL', ($node->on_duty)[0]);
+                $node->wait_for('the death', sub { !-e $node->path("kill/$event.$point") });
+                # Who dies at its own start has a successor, too.
+                $starts += $event eq 'worker_start' ? 2 : 1;
+                $node->wait_events('worker_start', $starts);
+                $node->wait_for('two workers', sub { my @duty = $node->on_duty; @duty == 2 });
+            }
+        }
+        $node->down;
+        my @seqs = $node->read('out/events.log') =~ /\bseq"?[:=](\d+)/g;
+        is_deeply(\@seqs, [ 1 .. scalar(() = $node->events) ], 'no line is missing and none there twice');
+        $node->laws_hold('the laws hold', final => 1);
+    };
+}
+
+subtest 'death before or after the line, and the file was emptied since' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
+    my $generation = 1;
+    for my $point (qw(logging logged)) {
+        my ($worker) = $node->on_duty;
+        $node->write("kill/worker_exit.$point", '', 0666);
+        $node->signal('QUIT', $worker);
+        $node->signal('STOP');
+        $node->wait_for('the death', sub { !-e $node->path("kill/worker_exit.$point") });
+        # As logrotate's copytruncate does.
+        truncate $node->path('out/events.log'), 0 or die $!;
+        $node->signal('CONT');
+        $node->wait_events('worker_start', ++$generation);
+    }
+    $node->down;
+    my @lines = lines($node, 'out/events.log');
+    is($lines[-1]{seq}, scalar(() = $node->events), 'the log goes on');
+    is($lines[0]{event}, 'worker_exit', 'from the event that was not told to its end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'off' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => 'event_log off;')->up;
+    $node->down;
+    ok(!-e $node->path('off'), 'makes no file');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'stderr' => sub {
+    my $node = WorkerManager->new(workers => 2, daemon => 0, manager => 'event_log stderr;')->up;
+    $node->signal('USR1');
+    $node->reload(2);
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_events('worker_start', 5);
+    $node->down;
+    my @lines = map { decode_json($_) } grep { /^\{/ } split /\n/, $node->read('out/nginx.out');
+    is_complete($node, 'every event, in order', @lines);
+    ok(!-e $node->path('stderr'), 'and no file');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'what is no file is refused, and no file is made of it' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    for my $target ('syslog:server=127.0.0.1:9', 'memory:32k', '|cat', 'syslog:') {
+        $node->configure(manager => qq{event_log "$target";});
+        my ($status, $output) = $node->nginx('-t');
+        isnt($status, 0, "$target is refused");
+        like($output, qr{"event_log" directive does not support "\Q$target\E", a file, stderr or off is needed in \S+nginx.conf:\d+},
+            'by name');
+    }
+    $node->configure(manager => 'event_log off text;');
+    my ($status, $output) = $node->nginx('-t');
+    like($output, qr/"event_log" directive has a format after "off" in/, 'off has no format');
+    $node->configure(manager => 'event_log off; event_log logs/a;');
+    ($status, $output) = $node->nginx('-t');
+    like($output, qr/"event_log" directive is duplicate in/, 'off is the first of two');
+    my @files = map { s{.*/}{}r } glob "$node->{root}/*";
+    is_deeply([ grep { !/temp_/ } @files ], [qw(conf kill logs out)], 'nothing is left behind');
 };
 
 subtest 'a history that wraps' => sub {

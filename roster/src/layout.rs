@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Words of the journal: a change in full, see `journal.rs`.
 pub(crate) const JOURNAL_WORDS: usize = 40;
@@ -60,6 +60,9 @@ pub struct Head {
     pub(crate) log_failures: AtomicU64,
     /// The newest event that is in the event log.
     pub(crate) logged: AtomicU64,
+    /// The line of it that was begun last: the event's number, device and inode of the file, its size
+    /// before, and the length of the line. See `log.rs`.
+    pub(crate) log_mark: [AtomicU64; 5],
     /// How many of the processes that the kernel killed for memory are accounted for, and 1; 0 if
     /// nobody knows.
     pub(crate) oom_kills: AtomicU64,

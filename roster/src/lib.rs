@@ -15,6 +15,7 @@ mod journal;
 #[cfg(feature = "kill-points")]
 pub mod kill;
 mod layout;
+mod log;
 mod recover;
 mod snapshot;
 mod stats;
@@ -29,6 +30,7 @@ pub use layout::{
     CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
     LAYOUT_VERSION, MAGIC,
 };
+pub use log::{LogMark, LogProgress};
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;

@@ -259,37 +259,6 @@ impl<'a> Roster<'a> {
         self.head.programs.fetch_add(1, Relaxed) as u32
     }
 
-    /// The newest event that is in the event log, or was to be and is lost.
-    pub fn logged(&self) -> u64 {
-        self.head.logged.load(Acquire)
-    }
-
-    /// Notes that an event is in the event log. If the one before could not be written, returns how
-    /// many lines are lost so far, since the history began; otherwise 0.
-    pub fn log_written(&self, seq: u64) -> u64 {
-        self.head.logged.store(seq, Release);
-        if self.head.log_state.swap(0, Relaxed) & 1 == 0 {
-            return 0;
-        }
-        self.head.log_failures.load(Relaxed)
-    }
-
-    /// Notes that an event could not be written to the event log, or just a part of its line. True
-    /// if the one before could.
-    pub fn log_failed(&self, seq: u64, torn: bool) -> bool {
-        let state = self.head.log_state.load(Relaxed);
-        self.head.log_failures.fetch_add(1, Relaxed);
-        let torn = torn || state & 2 != 0;
-        self.head.log_state.store(1 | u32::from(torn) << 1, Relaxed);
-        self.head.logged.store(seq, Release);
-        state & 1 == 0
-    }
-
-    /// Whether the last line of the event log is not whole.
-    pub fn log_is_torn(&self) -> bool {
-        self.head.log_state.load(Relaxed) & 2 != 0
-    }
-
     /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
     /// nobody else goes on with it before `until`, by the monotonic clock in milliseconds, as long as
     /// that process lives.

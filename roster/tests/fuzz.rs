@@ -176,7 +176,7 @@ fn read(roster: Roster<'_>) {
         roster.beat(slot, 1);
     }
     for seq in [0, 1, roster.seq(), u64::MAX] {
-        let _ = (roster.event(seq), roster.counts(seq));
+        let _ = (roster.event(seq), roster.counts(seq), roster.log_mark(seq));
     }
     let _ = (roster.over(), roster.ready(), roster.pending(), roster.current_generation());
     let _ = (roster.reloads(), roster.reloads_succeeded(), roster.lost_master(), roster.holder());

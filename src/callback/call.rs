@@ -33,12 +33,7 @@ pub struct Call {
 impl Call {
     /// A call of nothing: `nginx -s` reads the configuration but runs none of it.
     pub fn none() -> Call {
-        Call {
-            function: None,
-            data: ptr::null_mut(),
-            name: String::new(),
-            _text: None,
-        }
+        Call { function: None, data: ptr::null_mut(), name: String::new(), _text: None }
     }
 
     /// Loads the library and finds the symbol. The library is never unloaded, whatever becomes of the

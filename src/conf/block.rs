@@ -24,6 +24,10 @@ const NGX_WORKER_MANAGER_CONF: u32 = 0x8000_0000;
 /// A zone has to hold at least this many pages, as nginx's own zones do.
 const MIN_PAGES: usize = 8;
 
+/// What `event_log` takes for no file: the other targets of nginx's `error_log`, and the program that
+/// other servers start.
+const NO_FILES: [&str; 3] = ["syslog:", "memory:", "|"];
+
 type Handler =
     unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
@@ -266,10 +270,16 @@ unsafe extern "C" fn cmd_event_log(
                 Some(other) => return Err(ConfError::Format(other.to_string())),
             };
             let name = text(&arguments[0])?;
-            if name.is_empty() {
-                return Err(ConfError::FileName);
-            }
-            let log = EventLog::list(cycle, arguments[0], format);
+            let log = match name {
+                "" => return Err(ConfError::FileName),
+                "off" if arguments.len() > 1 => return Err(ConfError::FormatOfOff),
+                "off" => Some(EventLog::off()),
+                "stderr" => EventLog::stderr(cycle, format),
+                _ if NO_FILES.iter().any(|prefix| name.starts_with(prefix)) => {
+                    return Err(ConfError::NoFile(name.to_string()));
+                }
+                _ => EventLog::list(cycle, arguments[0], format),
+            };
             conf.event_log = Some(log.ok_or_else(|| ConfError::File(name.to_string()))?);
             Ok(())
         })

@@ -35,6 +35,10 @@ pub enum ConfError {
     Action(String),
     #[error("has the unknown format \"{0}\", known are json and text")]
     Format(String),
+    #[error("has a format after \"off\"")]
+    FormatOfOff,
+    #[error("does not support \"{0}\", a file, stderr or off is needed")]
+    NoFile(String),
     #[error("has an empty name of a file")]
     FileName,
     #[error("could not list the file \"{0}\"")]

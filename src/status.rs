@@ -10,6 +10,7 @@ use ngx::ffi::{
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
 use ngx::ngx_string;
+use report::losses::Recent;
 use report::metrics::{self, Format};
 use report::request::{self, Page};
 use report::wait::Wait;
@@ -108,6 +109,9 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     }
     let arguments = request.as_ref().args;
     let arguments = arguments.as_bytes();
+    if let (Page::Status | Page::Metrics, Err(text)) = (page, request::none(arguments)) {
+        return Response::error(400, &text).send(request);
+    }
     match page {
         Page::Status => status(request, zone),
         Page::Metrics => metrics(request, zone),
@@ -131,7 +135,11 @@ fn status(request: &mut Request, zone: Zone) -> ngx_int_t {
         return page::send(request);
     }
     with_snapshot(request, zone, json::EVENTS, |snapshot, facts| {
-        Response::json(200, json::status(&snapshot, &facts)).with("Vary", "Accept")
+        let roster = zone.roster();
+        let newest_first = (roster.oldest()..=snapshot.seq).rev();
+        let events = newest_first.filter_map(|seq| Some(roster.told(seq)?.0));
+        let recent = Recent::count(events, facts.now.wall);
+        Response::json(200, json::status(&snapshot, &facts, recent)).with("Vary", "Accept")
     })
 }
 

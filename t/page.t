@@ -153,9 +153,9 @@ subtest 'a reload that fails' => sub {
     my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die $!;
     $node->configure(http => "$HTTP server { listen 127.0.0.1:@{[ $taken->sockport ]}; }");
     $node->signal('HUP');
-    $browser->wait_text('#more', qr/^Reloading: for /m);
-    $browser->wait_text('#headline', qr/^Last reload failed$/);
-    like($browser->text('#more'), qr/generation 2 stays/, 'what that means');
+    $browser->wait_text('#more', qr/^Reloading: the master has been reading the configuration for /m);
+    # The worker that was killed is worse.
+    $browser->wait_text('#more', qr/^Last reload failed: .*; generation 2 stays/m);
     is($browser->text('#reload'), 'Failed', 'the last reload');
     is($browser->text('#generation'), '2', 'the generation');
     $node->configure(http => $HTTP);
@@ -209,6 +209,65 @@ subtest 'other answers' => sub {
     no_complaints('404');
 };
 
+# How serious the verdict is, and what it says.
+sub verdict {
+    return join ' ', $browser->run('return document.querySelector("#verdict").className'), $browser->text('#headline');
+}
+
+subtest 'a storm of deaths' => sub {
+    my $snapshot = snapshot();
+    my $now = $snapshot->{node}{time};
+    $snapshot->{losses} = { total => 5000, recent => 1234, since => $now - 300 };
+    # More than the page keeps.
+    mock($snapshot, map { +{ %{ $snapshot->{events}[0] }, seq => 500 + $_, time => $now - 1, event => 'worker_lost',
+        worker => 1, id => "1-$_", reason => 'signal 11', core => JSON::PP::false } } 1 .. 300);
+    $browser->open("$at/mock");
+    $browser->wait_text('#headline', qr/workers died/);
+    is(verdict(), 'bad 1234 workers died in the last 5 minutes', 'as many as there were, in red');
+    $browser->wait_text('#more', qr/^1-300: signal 11, .* ago$/);
+    $snapshot->{losses}{since} = $now - 40;
+    mock($snapshot);
+    $browser->run('ask()');
+    $browser->wait_text('#headline', qr/^1234 workers died in the last 40\s+s$/);
+    pass('in the time that is remembered');
+    no_complaints();
+};
+
+subtest 'a reload that takes long' => sub {
+    my $snapshot = snapshot();
+    my ($node, $current) = ($snapshot->{node}, $snapshot->{generations}[0]);
+    # The page counts on from the time of the snapshot.
+    my $since = sub { $node->{time} - $_[0] };
+    my $shows = sub {
+        my ($expected, $name) = @_;
+        mock($snapshot);
+        $browser->run('ask()');
+        $browser->wait_for($name, 'return document.querySelector("#verdict").className + " " +
+            document.querySelector("#headline").innerText === arguments[0]', $expected);
+        is(verdict(), $expected, $name);
+    };
+    mock($snapshot);
+    $browser->open("$at/mock");
+    @{ $node->{reloads} }{qw(last succeeded succeeded_at)} = ('succeeded', 1, $since->(100));
+    $node->{loading_since} = $since->(1);
+    $shows->('busy Reloading', 'it is read');
+    $browser->wait_text('#reload', qr/^Under way$/);
+    $node->{loading_since} = $since->(11);
+    $shows->('warn Reload takes long', 'for 11 seconds');
+    $node->{loading_since} = undef;
+    @$current{qw(state started)} = ('starting', $since->(1));
+    $current->{workers}{running} = 3;
+    $shows->('busy Reloading', 'its workers start');
+    $browser->wait_text('#reload', qr/^Under way$/);
+    $current->{started} = $since->(31);
+    $shows->('warn Workers are slow to start', 'for 31 seconds');
+    $current->{state} = 'ready';
+    $current->{workers}{running} = 4;
+    $shows->('ok All well', 'it is complete');
+    $browser->wait_text('#reload', qr/^Succeeded$/);
+    no_complaints();
+};
+
 subtest 'everything at once, in both schemes and on a phone' => sub {
     my $snapshot = snapshot();
     my $now = $snapshot->{node}{time};
@@ -228,6 +287,7 @@ subtest 'everything at once, in both schemes and on a phone' => sub {
     $snapshot->{lock} = { holder => 77,
         callback => { event => 'worker_start', id => '1-77', seq => 5, number => 2, running => 12.25 } };
     $snapshot->{zone}{workers}{used} = $snapshot->{zone}{workers}{total};
+    $snapshot->{losses} = { total => 1, recent => 1, since => $now - 300 };
     mock($snapshot, { %{ $snapshot->{events}[0] }, seq => 500, time => $now, event => 'worker_lost', worker => 1,
         id => '1-88', reason => 'oom', core => JSON::PP::false });
     $browser->open("$at/mock");

@@ -23,6 +23,7 @@ subtest 'the status says what is' => sub {
         { running => 2, draining => 0, stuck => 0, hung => 0 }, 'by state');
     is($is->{generations}[0]{state}, 'ready', 'the generation is ready');
     is($is->{node}{seq}, $is->{events}[-1]{seq}, 'the newest event is the last');
+    is_deeply([ @{ $is->{losses} }{qw(total recent)} ], [ 0, 0 ], 'nobody died');
     is($is->{callbacks}{worker_start}{runs}, 4, 'two callbacks ran for each start');
     # Who told that all are ready may not have let go of it then.
     $node->wait_for('nobody to hold the lock', sub {
@@ -57,6 +58,9 @@ subtest 'the status says what is' => sub {
     my ($new) = ($node->kinds('worker_start', 2))[-1]{pid};
     $node->wait_for('the respawn to be shown', sub {
         grep { $_->{pid} == $new && $_->{respawns} == 1 } @{ $status->json->{workers} } });
+    $is = $status->json;
+    is_deeply([ @{ $is->{losses} }{qw(total recent)} ], [ 1, 1 ], 'one died');
+    ok($is->{losses}{since} <= $is->{events}[0]{time}, 'since before that');
     my ($stopped) = $node->on_duty(2);
     $node->signal('STOP', $stopped);
     $node->wait_events('worker_hung', 1);
@@ -181,6 +185,12 @@ END
     like($error->('/workers/wait?after=1&until=x', 400, 'until'), qr/ready or done/, 'the reason');
     like($error->('/workers/wait?after=1&timeout=2d', 400, 'time'), qr/30s/, 'the reason');
     like($error->('/workers/events?after=-1', 400, 'event'), qr/number/, 'the reason');
+    # As a URL for a browser has it, which would be told of it as JSON, too.
+    for my $path ('/workers', '/workers/', '/workers/metrics', '/workers/events', '/workers/wait', '/exact') {
+        like($error->("$path?format=json", 400, "an argument that $path doesn't know"),
+            qr/^"format" is not an argument here/, 'which one');
+    }
+    $is->('/workers?', 200, 'no argument');
     $error->('/workers/events', 400, 'an id of no event', headers => { 'Last-Event-ID' => 'x' });
 
     my $html = 'text/html,application/xhtml+xml,*/*;q=0.8';

@@ -4,6 +4,7 @@ use roster::{Event, GenerationView, Kind, Reason, Snapshot, WorkerView};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
+use crate::losses::Recent;
 use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 
 /// How many events the status shows at most.
@@ -15,6 +16,7 @@ struct Status<'a> {
     lock: Lock,
     generations: Vec<Generation>,
     workers: Vec<Worker>,
+    losses: Losses,
     callbacks: Callbacks<'a>,
     zone: Zone,
     event_log: EventLog,
@@ -100,6 +102,13 @@ struct Connections {
     idle: u32,
 }
 
+#[derive(DeriveSerialize)]
+struct Losses {
+    total: u64,
+    recent: u64,
+    since: f64,
+}
+
 struct Callbacks<'a>(&'a Snapshot);
 
 #[derive(DeriveSerialize)]
@@ -161,7 +170,7 @@ impl Serialize for Callbacks<'_> {
 }
 
 /// The status of a node.
-pub fn status(snapshot: &Snapshot, facts: &Facts) -> String {
+pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
     let now = facts.now;
     let reloads = snapshot.reloads;
     let last = match (reloads.succeeded, reloads.failed) {
@@ -202,6 +211,11 @@ pub fn status(snapshot: &Snapshot, facts: &Facts) -> String {
         },
         generations: snapshot.generations.iter().map(|g| describe(g, snapshot)).collect(),
         workers: snapshot.workers.iter().map(|w| worker(w, facts)).collect(),
+        losses: Losses {
+            total: snapshot.losses.iter().sum(),
+            recent: recent.number,
+            since: recent.since as f64 / 1000.0,
+        },
         callbacks: Callbacks(snapshot),
         zone: Zone {
             workers: Slots { used: snapshot.workers.len(), total: facts.room.workers },
@@ -314,7 +328,11 @@ mod tests {
     #[test]
     fn the_status_of_a_node_between_two_reloads() {
         let (snapshot, facts) = fixture::node();
-        let status = parsed(&status(&snapshot, &facts));
+        let recent = Recent { number: 1, since: 1_000_000 };
+        let status = parsed(&status(&snapshot, &facts, recent));
+        assert_eq!(status["losses"]["total"], 1);
+        assert_eq!(status["losses"]["recent"], 1);
+        assert_eq!(status["losses"]["since"], 1_000.0);
         assert_eq!(status["node"]["generation"], 2);
         assert_eq!(status["node"]["after"], "2.1");
         assert_eq!(status["node"]["reloads"]["last"], "failed");

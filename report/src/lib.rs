@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod losses;
 pub mod metrics;
 pub mod request;
 pub mod wait;

@@ -85,6 +85,14 @@ pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<u64, Stri
     Ok(after)
 }
 
+/// Refuses any argument. The error is for whoever asked.
+pub fn none(arguments: &[u8]) -> Result<(), String> {
+    match pairs(arguments).next() {
+        Some((name, _)) => Err(format!("\"{name}\" is not an argument here, there are none")),
+        None => Ok(()),
+    }
+}
+
 impl Wait {
     /// The arguments `after`, `until` and `timeout`. The error is for whoever asked.
     pub fn parse(arguments: &[u8]) -> Result<Wait, String> {
@@ -207,6 +215,15 @@ mod tests {
         assert!(after(b"after=x", None).is_err());
         assert!(after(b"", Some(b"-1")).is_err());
         assert!(after(b"afterr=7", None).is_err());
+    }
+
+    #[test]
+    fn where_there_are_no_arguments_any_is_refused() {
+        assert_eq!(none(b""), Ok(()));
+        assert_eq!(none(b"&"), Ok(()));
+        for bad in ["format=json", "format", "=", "after=1"] {
+            assert!(none(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -37,19 +37,20 @@ function verdict(level, kind, text, lines) {
     kindSaid = kind;
 }
 
-function facts({ node, generations, workers }, now) {
-    const [current] = generations, { reloads } = node;
+function facts(status, now) {
+    const { node, generations, workers } = status, [current] = generations, { reloads } = node;
     set($("host"), location.host);
     set($("node"),
         `nginx ${node.nginx}, module ${node.version}, master ${node.master}, up for ${span(now - node.started)}`);
     set($("generation"), String(node.generation));
     set($("generation-more"),
         current ? `since ${clock(current.started)}, ${span(now - current.started)} ago` : "");
-    set($("reload"), reloads.last ? capital(reloads.last) : "None yet");
+    const loads = reloading(status), number = `${reloads.succeeded} good, ${reloads.failed} failed`;
+    set($("reload"), loads ? "Under way" : reloads.last ? capital(reloads.last) : "None yet");
     const at = reloads.last === "failed" ? reloads.failed_at : reloads.succeeded_at;
     const took = reloads.duration === null ? "" : `, took ${span(reloads.duration)}`;
     set($("reload-more"),
-        reloads.last ? `${clock(at)}${took}; ${reloads.succeeded} good, ${reloads.failed} failed` : "since the start");
+        loads ? number : reloads.last ? `${clock(at)}${took}; ${number}` : "since the start");
     set($("running"), current ? `${current.workers.running} of ${current.expected}` : "0");
     const old = workers.filter((worker) => worker.generation !== current?.generation).length;
     set($("running-more"), old ? `and ${many(old, "old one")}` : "no old ones");

@@ -1,8 +1,8 @@
 // The first part of the page's script: how it puts into words what a snapshot and the events say. Nothing
 // here touches the document.
 "use strict";
-// For how many seconds a death is worth a word.
-const RECENT = 300;
+// For how many seconds a configuration may be read, and workers may start, before that is worth a warning.
+const LOADS = 10, STARTS = 30;
 
 const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const sum = (list, value) => list.reduce((total, item) => total + value(item), 0);
@@ -23,8 +23,13 @@ function clock(seconds) {
     return day + time;
 }
 
+// Whether a reload is under way: its configuration is read, or its workers start.
+function reloading({ node, generations: [current] }) {
+    return node.loading_since !== null || node.reloads.last === "succeeded" && current?.state === "starting";
+}
+
 // What there is to say, the most serious first.
-function judge({ node, lock, generations, zone }, events, now) {
+function judge({ node, lock, generations, losses, zone }, events, now) {
     const found = [], say = (level, kind, text, more) => found.push({ level, kind, text, more });
     const [current] = generations, { reloads } = node;
     const [hung, stuck, draining] = ["hung", "stuck", "draining"].map((state) => all(generations, state));
@@ -43,7 +48,7 @@ function judge({ node, lock, generations, zone }, events, now) {
     } else if (current.state === "starting") {
         const { generation, workers, expected, started } = current;
         const text = `generation ${generation} has ${workers.running} of ${many(expected, "worker")}`;
-        if (now - started > 30) say("warn", "slow", "Workers are slow to start", `${text} after ${span(now - started)}`);
+        if (now - started > STARTS) say("warn", "slow", "Workers are slow to start", `${text} after ${span(now - started)}`);
         else say("busy", "starting", reloads.last ? "Reloading" : "Starting", text);
     } else if (!current.workers.running) {
         say("bad", "nobody", "No worker runs", `generation ${current.generation} should have ${current.expected}`);
@@ -65,18 +70,22 @@ function judge({ node, lock, generations, zone }, events, now) {
             `${span(now - reloads.failed_at)} ago; generation ${node.generation} stays, the error log says why`);
     }
     if (stuck) say("warn", "stuck", `${many(stuck, "worker")} stuck`, "draining for longer than draining_warn");
-    const dead = events.filter(({ event, time }) => event === "worker_lost" && now - time < RECENT);
-    if (dead.length) {
-        const last = dead.reduce((a, b) => a.seq > b.seq ? a : b);
-        say("warn", "lost", `${many(dead.length, "worker")} died in the last 5 minutes`,
-            `${last.id}: ${last.reason}, ${span(now - last.time)} ago`);
+    if (losses.recent) {
+        // The number is the server's: here are only the newest events.
+        const last = events.reduce((a, b) => b.event === "worker_lost" && !(a?.seq > b.seq) ? b : a, null);
+        // Of a node where much happens less than the whole time is remembered.
+        const time = node.time - losses.since;
+        say("bad", "lost", `${many(losses.recent, "worker")} died in the last ${time > 299 ? "5 minutes" : span(time)}`,
+            last ? `${last.id}: ${last.reason}, ${span(now - last.time)} ago` : "the error log says which");
     }
     for (const kind of ["workers", "generations"]) {
         const { used, total } = zone[kind];
         if (used >= total * 0.9) say("warn", "zone", "Zone nearly full", `${used} of ${total} ${kind}`);
     }
     if (node.loading_since !== null) {
-        say("busy", "loading", "Reloading", `for ${span(now - node.loading_since)}`);
+        const time = now - node.loading_since, text = `the master has been reading the configuration for ${span(time)}`;
+        if (time > LOADS) say("warn", "loading", "Reload takes long", text);
+        else say("busy", "loading", "Reloading", text);
     }
     if (draining) {
         say("busy", "draining", "Draining",

@@ -82,7 +82,7 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
         // SAFETY: as above.
         let workers = unsafe {
             remember_environment(cycle, conf);
-            process::worker_processes(cycle)
+            process::worker_processes(cycle, load)
         };
         let before = old.filter(|(_, old_zone)| *old_zone == zone).map(|(conf, _)| conf);
         commit(zone, before, conf, load, workers, log);

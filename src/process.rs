@@ -77,15 +77,21 @@ pub unsafe fn load(cycle: *const ngx_cycle_t) -> Load {
     }
 }
 
-/// How many workers a configuration asks for.
+/// How many workers nginx runs with a configuration. `master_process` counts at a cold start only: a
+/// master that runs forks all `worker_processes` at a reload, and a single process stays one.
 ///
 /// # Safety
 /// `cycle` is a live cycle whose configuration is complete.
-pub unsafe fn worker_processes(cycle: *const ngx_cycle_t) -> u32 {
+pub unsafe fn worker_processes(cycle: *const ngx_cycle_t, load: Load) -> u32 {
     // SAFETY: conf_ctx has the core module's configuration, which init_conf has completed.
     unsafe {
         let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        if (*core).master == 0 {
+        let is_single = match load {
+            Load::Test | Load::Cold => (*core).master == 0,
+            Load::Reload => false,
+            Load::SingleReload => true,
+        };
+        if is_single {
             return 1;
         }
         u32::try_from((*core).worker_processes).unwrap_or(0)

@@ -55,6 +55,26 @@ subtest 'master_process off, with a reload' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a reload does not make a single process of a master' => sub {
+    my $node = WorkerManager->new(workers => 3)->up;
+    $node->configure(main => 'master_process off;');
+    $node->reload(2);
+    my ($ready) = $node->kinds('master_ready', 2);
+    is($ready->{mine}, 3, 'the master forks all workers, and with all of them the reload is complete');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'nor a master of a single process' => sub {
+    my $node = WorkerManager->new(workers => 1, daemon => 0, main => 'master_process off;')->up;
+    $node->configure(workers => 3, main => 'master_process on;');
+    $node->reload_ready(2);
+    $node->wait_events('master_exit', 1, 1);
+    is(($node->kinds('master_ready', 2))[0]{mine}, 1, 'with the one process the reload is complete');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest '-t, -T, -v and -s cause no event' => sub {
     my $node = WorkerManager->new->up;
     is(($node->nginx('-t'))[0], 0, '-t');

@@ -2,9 +2,9 @@
 
 use std::mem::take;
 
+use linux::process::is_gone;
 use ngx::ffi::ngx_time_update;
-
-use roster::{Event, Full, Kind, Pending, Recorded, Roster, Step, Transition};
+use roster::{Event, Full, Kind, Pending, Recorded, Reservation, Roster, Step, Transition};
 
 use crate::callback::Running;
 use crate::clock;
@@ -94,8 +94,8 @@ impl<'a> Hold<'a> {
             return Entry::Failed;
         }
         let roster = zone.roster();
-        if let Some((pid, until)) = roster.reservation() {
-            if process::is_gone(pid, u64::MAX) {
+        if let Some(Reservation { pid, since_boot, until }) = roster.reservation() {
+            if is_gone(pid, since_boot) {
                 log!(log, Warn, "worker_manager: process {pid} died holding the lock, going on");
             } else if clock::monotonic() >= until {
                 log!(

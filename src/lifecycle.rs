@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Event, Full, Kind, Transition};
+use roster::{Event, Full, Kind, Transition, WorkerView};
 
 use crate::callback;
 use crate::clock;
@@ -14,6 +14,7 @@ use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::log::Log;
 use crate::losses;
+use crate::oom;
 use crate::process::{self, Load, PerProcess};
 use crate::watch;
 use crate::zone::{self, Zone};
@@ -27,6 +28,8 @@ pub struct Member {
     pub generation: u64,
     /// Its slot.
     pub slot: u32,
+    /// The number of its `worker_start`: a slot is given to others.
+    pub registration: u64,
     /// The slot of its generation.
     pub generation_slot: u32,
     /// Its process. A child that a callback forks has the parent's memory, but is not the worker.
@@ -38,6 +41,13 @@ static MEMBER: PerProcess<Cell<Option<Member>>> = PerProcess(Cell::new(None));
 /// The process that has begun as a worker last: this one, or one that it was forked from.
 static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
 
+impl Member {
+    /// Its record, unless the slot is no longer its own.
+    pub fn view(&self) -> Option<WorkerView> {
+        self.zone.roster().registered(self.slot, self.registration)
+    }
+}
+
 /// This process's place in the roster, if it is a registered worker.
 pub fn member() -> Option<Member> {
     MEMBER.get().filter(|member| member.pid == process::pid())
@@ -46,7 +56,7 @@ pub fn member() -> Option<Member> {
 /// This worker's heartbeat, if it is one: one store.
 pub fn beat() {
     if let Some(member) = MEMBER.get() {
-        member.zone.roster().beat(member.slot, clock::monotonic());
+        member.zone.roster().beat(member.slot, member.registration, clock::monotonic());
     }
 }
 
@@ -112,6 +122,8 @@ fn commit<'a>(
     hold.run(&mut losses, Patience::Wait);
 
     hold.use_conf(conf);
+    // From the first moment: a worker may be killed for memory before any has settled.
+    oom::begin(hold.roster());
     let generation = hold.roster().current_generation() + 1;
     conf.generation.set(generation);
     let start = Transition::MasterStart {
@@ -145,13 +157,19 @@ fn commit<'a>(
 /// `NEWBORN` after the fork, since one that is stopped must not hold up the reload.
 fn await_newborn(zone: Zone) {
     let roster = zone.roster();
-    let has_begun = |pid: i32| {
-        let start = |event: &Event| event.kind == Kind::WorkerStart && event.pid == pid;
-        roster.workers().any(|w| w.pid == pid) || roster.history().any(|(event, _)| start(&event))
-    };
     let until = clock::monotonic() + NEWBORN;
     while clock::monotonic() < until {
-        let young = clock::now().since_boot.saturating_sub(NEWBORN);
+        let now = clock::now();
+        // Others had the pid before it was forked.
+        let has_begun = |(pid, forked): (i32, u64)| {
+            let age = now.since_boot.saturating_sub(forked) as i64;
+            let start = |event: &Event| {
+                event.kind == Kind::WorkerStart && event.pid == pid && event.time >= now.wall - age
+            };
+            roster.workers().any(|w| w.pid == pid && w.since_boot >= forked)
+                || roster.history().any(|(event, _)| start(&event))
+        };
+        let young = now.since_boot.saturating_sub(NEWBORN);
         if process::workers_forked_since(young).into_iter().all(has_begun) {
             return;
         }
@@ -234,6 +252,8 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     hold.roster().retire_all();
     hold.roster().set_loading_since(0);
     if load == Load::SingleReload {
+        // This process is the only one that ever registered there; by now it may have done so in
+        // another zone.
         transitions.extend(
             hold.roster()
                 .workers()
@@ -295,7 +315,9 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
         Ok(recorded) => {
             let slot = recorded.slot.unwrap_or_default();
             let generation_slot = recorded.generation_slot;
-            MEMBER.set(Some(Member { zone, generation, slot, generation_slot, pid }));
+            let registration = recorded.event.seq;
+            let member = Member { zone, generation, slot, registration, generation_slot, pid };
+            MEMBER.set(Some(member));
         }
         Err(Full::Workers) => log!(
             log,
@@ -332,10 +354,7 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     let Some(mut hold) = hold else {
         return;
     };
-    let me = member.and_then(|member| {
-        let me = hold.roster().worker(member.slot);
-        me.filter(|w| w.generation == member.generation && w.pid == member.pid)
-    });
+    let me = member.and_then(|member| member.view());
     // A worker that drains and has nothing to do ends before it could say the former.
     let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
     let orphan = process::is_orphan();

@@ -1,43 +1,52 @@
 //! Whether the kernel killed a worker for memory. A wait status says signal 9 then as well; what
-//! tells is that the count of such kills in nginx's cgroup has moved.
+//! tells is that the count of such kills in the cgroup has moved.
+//!
+//! The count is compared with what it was in the same cgroup: a node may be moved to another one, by its
+//! master first. One that a node is moved to is noted by the first worker that settles there.
 
-use std::fs;
+use std::cell::OnceCell;
 
+use linux::cgroup::{MemoryController, OomKills};
 use roster::{Reason, Roster};
 
 use crate::kill_point;
+use crate::process::PerProcess;
 
-/// The kernel's count of processes of this cgroup that it killed for memory.
-fn kills() -> Option<u64> {
+/// Where the counts lie. Looked for once, in the process that starts the node; workers inherit it.
+static CONTROLLER: PerProcess<OnceCell<Option<MemoryController>>> = PerProcess(OnceCell::new());
+
+/// The kernel's count of processes of this process's cgroup that it killed for memory.
+fn kills() -> Option<OomKills> {
     if let Some(simulated) = kill_point::content("oom-kills") {
-        return simulated.trim().parse().ok();
+        // How many, and the number of a cgroup if it is another than the first.
+        let mut numbers = simulated.split_ascii_whitespace().map(str::parse);
+        let (count, cgroup) = (numbers.next()?.ok()?, numbers.next());
+        return Some(OomKills { count, cgroup: cgroup.map_or(Some(1), Result::ok)? });
     }
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    // `4:memory:/path` in version 1, `0::/path` in version 2; with both, memory is in only one.
-    own.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?);
-        let file = match controllers {
-            "" => format!("/sys/fs/cgroup{path}/memory.events"),
-            _ if controllers.split(',').any(|controller| controller == "memory") => {
-                format!("/sys/fs/cgroup/memory{path}/memory.oom_control")
-            }
-            _ => return None,
-        };
-        let text = fs::read_to_string(file).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
-    })
+    CONTROLLER.get_or_init(MemoryController::find).as_ref()?.oom_kills()
 }
 
-/// Notes what the count is now: kills until then are not those of workers lost later. `before` is
-/// what it was at the last call in this process, since a worker killed a moment ago may not be told
-/// yet. Returns what to pass the next time.
-pub fn look(roster: Roster<'_>, before: Option<u64>) -> Option<u64> {
+/// Notes what the count is if nobody knows what it was in this cgroup: kills until then are not those
+/// of workers lost later.
+pub fn begin(roster: Roster<'_>) {
+    if let Some(now) = kills() {
+        if roster.oom_kills(now.cgroup).is_none() {
+            roster.set_oom_kills(now.cgroup, now.count);
+        }
+    }
+}
+
+/// Notes what the count is now. `before` is what this returned the last time in this process: a worker
+/// killed a moment ago may not be told yet, so it is that count that is accounted for.
+pub fn look(roster: Roster<'_>, before: Option<OomKills>) -> Option<OomKills> {
     let now = kills()?;
-    match (before, roster.oom_kills()) {
-        (_, None) => roster.set_oom_kills(now),
+    let seen = roster.oom_kills(now.cgroup);
+    match (before.filter(|before| before.cgroup == now.cgroup), seen) {
+        (_, None) => roster.set_oom_kills(now.cgroup, now.count),
         // Never back: what has explained a loss does not explain another.
-        (Some(before), Some(seen)) if before > seen => roster.set_oom_kills(before),
+        (Some(before), Some(seen)) if before.count > seen => {
+            roster.set_oom_kills(now.cgroup, before.count);
+        }
         _ => {}
     }
     Some(now)
@@ -48,10 +57,13 @@ pub fn judge(roster: Roster<'_>, reason: Reason) -> Reason {
     if !matches!(reason, Reason::Signal { number: 9, .. }) {
         return reason;
     }
-    match (kills(), roster.oom_kills()) {
-        (Some(now), Some(seen)) if now > seen => {
+    let Some(now) = kills() else {
+        return reason;
+    };
+    match roster.oom_kills(now.cgroup) {
+        Some(seen) if now.count > seen => {
             // One kill explains one loss.
-            roster.set_oom_kills(seen + 1);
+            roster.set_oom_kills(now.cgroup, seen + 1);
             Reason::Oom
         }
         _ => reason,

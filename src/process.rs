@@ -1,9 +1,10 @@
 //! The only reader of nginx's process globals: which process is this, and who are its relatives.
 
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use core::ops::Deref;
 use core::slice;
 
+use linux::process::{is_replaced, zombie_status, Stat};
 use ngx::ffi::{
     ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting,
     ngx_last_process, ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes,
@@ -221,7 +222,7 @@ pub fn is_orphan() -> bool {
 /// The same, or about to be: a worker gets another parent as the last of what a death does, after the
 /// locks of the dead are free.
 pub fn is_bereft() -> bool {
-    is_orphan() || is_worker() && stat(master()).is_some_and(|stat| stat.dies)
+    is_orphan() || is_worker() && Stat::of(master()).is_some_and(|stat| stat.dies)
 }
 
 /// This worker's master, also when it is gone.
@@ -230,8 +231,9 @@ pub fn master() -> i32 {
     unsafe { ngx_parent }
 }
 
-/// The process that was in this worker's slot before it, and how it ended. The child is a copy of
-/// the master taken after it had reaped the predecessor and before it wrote the new pid.
+/// The pid of the process that was in this worker's slot before it, and how it ended. The child is a
+/// copy of the master taken after it had reaped the predecessor and before it wrote the new pid. By now
+/// the pid may be another process's.
 pub fn predecessor() -> Option<(i32, Reason)> {
     if !is_worker() {
         return None;
@@ -258,8 +260,9 @@ pub fn buried(slot: u32, pid: i32) -> Option<Reason> {
         .then(|| Reason::from_wait_status(process.status))
 }
 
-/// The live workers in this master's table that were forked after a moment, milliseconds since boot.
-pub fn workers_forked_since(since_boot: u64) -> Vec<i32> {
+/// The live workers in this master's table that were forked after a moment, and when at the earliest,
+/// milliseconds since boot.
+pub fn workers_forked_since(since_boot: u64) -> Vec<(i32, u64)> {
     // SAFETY: the first ngx_last_process entries of the master's own table are in use; a name is a
     // literal of nginx's, which all workers have in common (`ngx_start_worker_processes`).
     let table = unsafe {
@@ -273,13 +276,16 @@ pub fn workers_forked_since(since_boot: u64) -> Vec<i32> {
             // SAFETY: as above.
             && unsafe { CStr::from_ptr(process.name) } == c"worker process"
     };
-    let is_young =
-        |pid: &i32| stat(*pid).is_some_and(|stat| !stat.dead && stat.began >= since_boot);
-    table.iter().filter(is_worker).map(|process| process.pid).filter(is_young).collect()
+    let young = |process: &ngx_process_t| {
+        let stat = Stat::of(process.pid)?;
+        (!stat.dead && stat.began >= since_boot).then_some((process.pid, stat.began))
+    };
+    table.iter().filter(is_worker).filter_map(young).collect()
 }
 
-/// How a child of this process ended that nginx has not reaped yet. Leaves it for nginx to reap.
-pub fn unreaped(pid: i32) -> Option<Reason> {
+/// How the child of this process that had this pid at a moment, milliseconds since boot, ended, if nginx
+/// has not reaped it yet. Leaves it for nginx to reap.
+pub fn unreaped(pid: i32, since_boot: u64) -> Option<Reason> {
     // SAFETY: an all-zero siginfo_t is valid, and waitid fills it.
     let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -287,7 +293,8 @@ pub fn unreaped(pid: i32) -> Option<Reason> {
     let found = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 };
     // SAFETY: waitid reports a child, so these are the fields it fills; pid 0 means none.
     let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
-    if !found || child != pid {
+    // A younger child may have got the pid of one that was reaped, and have died as well.
+    if !found || child != pid || is_replaced(pid, since_boot) {
         return None;
     }
     Some(match info.si_code {
@@ -296,57 +303,8 @@ pub fn unreaped(pid: i32) -> Option<Reason> {
     })
 }
 
-/// Whether the process that registered with this pid at this time is gone. A process with the pid
-/// that began later is another one; a zombie is gone.
-pub fn is_gone(pid: i32, since_boot: u64) -> bool {
-    // SAFETY: signal 0 only asks whether the process exists.
-    let asked = unsafe { libc::kill(pid as c_int, 0) };
-    if asked != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
-        return true;
-    }
-    // A process has that pid, of whatever user, or had a moment ago; if /proc is not to be had, it is
-    // believed to be the one.
-    stat(pid).is_some_and(|stat| stat.dead || stat.began > since_boot)
-}
-
-/// Whether the process with this pid is another one than that which registered at this time.
-pub fn is_replaced(pid: i32, since_boot: u64) -> bool {
-    stat(pid).is_some_and(|stat| stat.began > since_boot)
-}
-
-/// How a process ended that its parent has not reaped yet: workers may read that of each other,
-/// since they run as the same user and a dead process has no memory to be protected.
-pub fn zombie(pid: i32) -> Option<Reason> {
-    // What may not be read reads 0, too.
-    let stat = stat(pid).filter(|stat| stat.dead && stat.status != 0)?;
-    Some(Reason::from_wait_status(stat.status))
-}
-
-struct Stat {
-    /// Dead and not reaped.
-    dead: bool,
-    /// On the way to that.
-    dies: bool,
-    /// The wait status of the dead.
-    status: i32,
-    /// When it began at the earliest, milliseconds since boot.
-    began: u64,
-}
-
-/// What `/proc` tells of a process.
-fn stat(pid: i32) -> Option<Stat> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the program's name, which may hold anything: state, then start time as 20th, in ticks.
-    let mut fields = stat.rsplit(')').next().unwrap_or("").split_ascii_whitespace();
-    let state = fields.next().unwrap_or("");
-    // PF_EXITING of the kernel's, in the flags, the 9th field.
-    let dies = fields.nth(5).and_then(|flags| flags.parse().ok()).is_some_and(|f: u32| f & 4 != 0);
-    let began: u64 = fields.nth(12).and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
-    // SAFETY: sysconf has no preconditions.
-    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
-    // One tick of grace: the start is rounded.
-    let began = began.saturating_sub(1) * 1000 / ticks_per_second;
-    // The 52nd field, 30 after the start.
-    let status = fields.nth(29).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Some(Stat { dead: state == "Z" || state == "X", dies, status, began })
+/// How the process that had this pid at a moment, milliseconds since boot, ended, if its parent has not
+/// reaped it yet.
+pub fn zombie(pid: i32, since_boot: u64) -> Option<Reason> {
+    zombie_status(pid, since_boot).map(Reason::from_wait_status)
 }

@@ -105,7 +105,7 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     };
     if let Some(member) = member() {
         let (active, idle) = process::connections();
-        zone.roster().set_connections(member.slot, active, idle);
+        zone.roster().set_connections(member.slot, member.registration, active, idle);
     }
     let arguments = request.as_ref().args;
     let arguments = arguments.as_bytes();

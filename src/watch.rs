@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use linux::cgroup::OomKills;
 use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
 use roster::{Reason, Roster, Transition, WorkerView};
 
@@ -75,7 +76,7 @@ static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
 
 /// When this worker last looked at the kernel's count of processes killed for memory, and what it
 /// was then.
-static OOM_KILLS: PerProcess<Cell<(u64, Option<u64>)>> = PerProcess(Cell::new((0, None)));
+static OOM_KILLS: PerProcess<Cell<(u64, Option<OomKills>)>> = PerProcess(Cell::new((0, None)));
 
 static mut HEARTBEAT: Timer = Timer::new();
 static mut RETRY: Timer = Timer::new();
@@ -168,8 +169,9 @@ pub fn reap() -> bool {
 
 /// This worker, unless a reload of a single process (`master_process off`) has taken the module away,
 /// and the zone with it, in which case no function of the module was called.
+/// Nor if others have taken its place in the roster from it: what is there is another's.
 fn serving() -> Option<Member> {
-    Conf::in_force().and(member())
+    Conf::in_force().and(member()).filter(|member| member.view().is_some())
 }
 
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
@@ -181,7 +183,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
     let late = now.saturating_sub(rhythm.beat) > rhythm.interval + rhythm.failed / 2;
-    member.zone.roster().beat(member.slot, now);
+    member.zone.roster().beat(member.slot, member.registration, now);
     rhythm.beat = now;
     RHYTHM.set(rhythm);
     let log = Log::current();
@@ -190,7 +192,8 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     let (looked, kills) = OOM_KILLS.get();
     let first = || member.zone.roster().workers().next();
     // One on the node is enough.
-    if now - looked >= OOM && first().is_some_and(|first| first.slot == member.slot) {
+    if now - looked >= OOM && first().is_some_and(|first| first.registration == member.registration)
+    {
         OOM_KILLS.set((now, oom::look(member.zone.roster(), kills)));
     }
     look(member, now, if late { Look::AtItself } else { Look::First });
@@ -203,7 +206,8 @@ fn show_connections(member: &Member) {
     let conf = unsafe { Conf::of(ngx_cycle.cast()) };
     if conf.is_some_and(|conf| conf.status.get().is_some()) {
         let (active, idle) = process::connections();
-        member.zone.roster().set_connections(member.slot, active, idle);
+        let roster = member.zone.roster();
+        roster.set_connections(member.slot, member.registration, active, idle);
     }
 }
 
@@ -220,9 +224,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
         Rhythm::update(|rhythm| rhythm.tend_at = 0);
         kin::tend(&member, now, Log::current());
         show_connections(&member);
-        if member.zone.roster().oom_kills().is_none() {
-            oom::look(member.zone.roster(), None);
-        }
+        oom::begin(member.zone.roster());
     }
     shift::come_back();
     // What came up while another event was told has waited for that.
@@ -250,7 +252,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
 
 /// Something has happened that this worker should tell, if nobody is quicker.
 fn wake() {
-    if let Some(member) = member() {
+    if let Some(member) = serving() {
         look(member, clock::monotonic(), Look::AtItself);
     }
 }
@@ -289,7 +291,7 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
         suspects: false,
     };
     for w in roster.workers() {
-        if w.slot == member.slot {
+        if w.registration == member.registration {
             findings.work |= w.hung;
         } else if w.is_overdue(now) {
             match closely {
@@ -303,7 +305,7 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
 }
 
 fn is_gone(w: &WorkerView) -> bool {
-    process::is_gone(w.pid, w.since_boot)
+    linux::process::is_gone(w.pid, w.since_boot)
 }
 
 /// What is to be said, at the second look, of another worker whose heartbeat is overdue. At the
@@ -370,7 +372,7 @@ fn look(member: Member, now: u64, closely: Look) {
     }
     for w in hold.roster().workers() {
         let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
-        if w.slot == member.slot {
+        if w.registration == member.registration {
             transitions.extend(of_itself(&w, now, conf, log));
         } else if closely == Look::Second && w.is_overdue(now) && !transitions.iter().any(is_lost) {
             let judgement = judge(&w);

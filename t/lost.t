@@ -154,27 +154,60 @@ subtest 'killed by the kernel for memory' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'killed by the kernel for memory right after the start' => sub {
+    my $node = WorkerManager->new(workers => 2, manager => $SLOW);
+    $node->write('kill/oom-kills', '7');
+    $node->up;
+    # No worker watches yet.
+    $node->write('kill/oom-kills', '8');
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_events('worker_lost', 1);
+    is(($node->kinds('worker_lost'))[0]{reason}, 'oom', 'the count was noted before');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'killed for memory right after a reload that made another zone' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => $SLOW);
+    $node->write('kill/oom-kills', '7');
+    $node->up;
+    $node->configure(manager => "$SLOW zone other 512k;");
+    $node->signal('HUP');
+    # Another history has the same numbers of events again, so the log itself is looked at.
+    my $told = sub { my ($told) = $_[0]->log =~ /EV1 \d+ ($_[1])/; return $told };
+    $node->wait_for('the worker of the new zone', sub { $told->($node, 'master_ready 2 ') });
+    my ($worker) = map { /^worker_start 2-(\d+)/ } $told->($node, 'worker_start 2-\d+');
+    $node->write('kill/oom-kills', '8');
+    $node->signal('KILL', $worker);
+    my $lost = $node->wait_for('its loss', sub { $told->($node, "worker_lost 2-$worker.*") });
+    like($lost, qr/"oom"/, 'the count was noted there, too');
+    $node->down;
+};
+
+subtest 'a node that is moved to another cgroup' => sub {
+    my $node = WorkerManager->new(workers => 1, manager => $SLOW);
+    # How many, and of which cgroup.
+    $node->write('kill/oom-kills', '7 1');
+    $node->up;
+    for my $turn ([ '3 2', 'signal 9' ], [ '3 2', 'signal 9' ], [ '4 2', 'oom' ], [ '7 1', 'signal 9' ], [ '8 1', 'oom' ]) {
+        my ($count, $reason) = @$turn;
+        $node->write('kill/oom-kills', $count);
+        my $lost = () = $node->kinds('worker_lost');
+        $node->signal('KILL', $node->on_duty);
+        $node->wait_events('worker_lost', $lost + 1);
+        is(($node->kinds('worker_lost'))[$lost]{reason}, $reason, "count and cgroup $count: $reason");
+        $node->wait_events('worker_start', $lost + 2);
+        $node->wait_for('a look at the count', sub { watches($node->on_duty) });
+    }
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'really killed by the kernel for memory' => sub {
     my $cgroup = memory_cgroup();
     plan skip_all => 'no cgroup to be made here; the count is simulated above' unless $cgroup;
     my $node = WorkerManager->new(workers => 1, manager => $SLOW);
-    my $hog = $node->path('hog.so');
-    $node->write('hog.c', <<'END');
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-int hog(const void *event, void *data)
-{
-    (void) event;
-    if (unlink(data) == 0) {
-        for ( ;; ) {
-            memset(malloc(1 << 20), 1, 1 << 20);
-        }
-    }
-    return 0;
-}
-END
-    system('cc', '-shared', '-fPIC', '-o', $hog, $node->path('hog.c')) == 0 or die 'cc';
+    my $hog = hog($node);
     $node->configure(manager => "$SLOW on worker_start call $hog hog $node->{root}/out/hungry;");
     $node->up;
     for my $pid ($node->master) {
@@ -195,6 +228,56 @@ END
     $node->laws_hold('the laws hold', final => 1);
     rmdir $cgroup;
 };
+
+subtest 'really killed for memory right after the start' => sub {
+    my $cgroup = memory_cgroup();
+    plan skip_all => 'no cgroup to be made here; the count is simulated above' unless $cgroup;
+    my $node = WorkerManager->new(workers => 1, manager => $SLOW);
+    my $hog = hog($node);
+    $node->configure(manager => "$SLOW on worker_start call $hog hog $node->{root}/out/hungry;");
+    $node->write('out/hungry', '');
+    # nginx starts where this process is.
+    enter("$cgroup/cgroup.procs");
+    $node->start;
+    enter($cgroup =~ s{/[^/]+$}{/cgroup.procs}r);
+    $node->wait_events('worker_lost', 1);
+    is(($node->kinds('worker_lost'))[0]{reason}, 'oom', 'told so of the very first worker');
+    $node->wait_events('worker_start', 2);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+    rmdir $cgroup;
+};
+
+# Puts this process into a cgroup.
+sub enter {
+    my ($procs) = @_;
+    open my $file, '>', $procs or die "$procs: $!";
+    print $file $$;
+    close $file or die "$procs: $!";
+}
+
+# A library with a function that takes all memory there is, once, if the file that it is given is there.
+sub hog {
+    my ($node) = @_;
+    my $hog = $node->path('hog.so');
+    $node->write('hog.c', <<'END');
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int hog(const void *event, void *data)
+{
+    (void) event;
+    if (unlink(data) == 0) {
+        for ( ;; ) {
+            memset(malloc(1 << 20), 1, 1 << 20);
+        }
+    }
+    return 0;
+}
+END
+    system('cc', '-shared', '-fPIC', '-o', $hog, $node->path('hog.c')) == 0 or die 'cc';
+    return $hog;
+}
 
 # A cgroup of this test's own with little memory; none if this machine has none to give.
 sub memory_cgroup {

@@ -44,7 +44,7 @@ pub fn node() -> (Snapshot, Facts) {
     let reason = roster::Reason::Signal { number: 11, core: true };
     record(1_400, Transition::WorkerLost { slot: crashing, reason });
     let slot = record(1_500, start(2, 20));
-    roster.set_connections(slot, 3, 7);
+    roster.set_connections(slot, roster.seq(), 3, 7);
     roster.callback_begins(Kind::WorkerStart, 1_500);
     roster.callback_over(Kind::WorkerStart, 50);
     record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000 });

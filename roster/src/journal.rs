@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
 use crate::sync::AtomicU64;
 use crate::table::Roster;
@@ -237,6 +237,9 @@ impl Roster<'_> {
                 record.respawns.store(w.respawns, Release);
                 if w.generation == 0 {
                     record.connections.store(0, Release);
+                    record.registration.store(0, Release);
+                } else if event.kind == Kind::WorkerStart {
+                    record.registration.store(event.seq, Release);
                 }
                 record.generation.store(w.generation, Release);
             }
@@ -269,7 +272,6 @@ impl Roster<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Kind;
 
     #[test]
     fn a_change_survives_the_zone() {

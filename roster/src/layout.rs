@@ -63,14 +63,16 @@ pub struct Head {
     /// The line of it that was begun last: the event's number, device and inode of the file, its size
     /// before, and the length of the line. See `log.rs`.
     pub(crate) log_mark: [AtomicU64; 5],
-    /// How many of the processes that the kernel killed for memory are accounted for, and 1; 0 if
-    /// nobody knows.
-    pub(crate) oom_kills: AtomicU64,
+    /// The processes that the kernel killed for memory, by their cgroup.
+    pub(crate) oom_kills: [OomRecord; OOM_CGROUPS],
     /// How many programs that nobody waits for were started.
     pub(crate) programs: AtomicU64,
     /// The process that has let go of the lock in the middle of an event, to come back, or 0; and
     /// until when nobody else goes on with that event, by the monotonic clock, milliseconds.
     pub(crate) reserved_by: AtomicU64,
+    /// When that process did so, by the clock that also counts sleep, milliseconds: another one that
+    /// gets its pid begins later.
+    pub(crate) reserved_since: AtomicU64,
     pub(crate) reserved_until: AtomicU64,
 
     /// Odd while the journal holds a change that is not carried out in full, one more at each end of
@@ -92,6 +94,19 @@ pub struct Head {
     pub(crate) respawns: AtomicU64,
     /// What callbacks did so far, by `Kind` as a number.
     pub(crate) callbacks: [CallbackRecord; Kind::ALL.len() + 1],
+}
+
+/// In how many cgroups the processes of a node are told apart that the kernel killed for memory.
+pub(crate) const OOM_CGROUPS: usize = 4;
+
+/// The processes of one cgroup that the kernel killed for memory.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct OomRecord {
+    /// The cgroup, as a hash of its path; 0 in a record that is not used.
+    pub(crate) cgroup: AtomicU64,
+    /// How many of them are accounted for.
+    pub(crate) kills: AtomicU64,
 }
 
 /// What the callbacks for one kind of event did so far.
@@ -225,7 +240,10 @@ pub struct WorkerRecord {
     /// Not about this worker, but about the index that equals this slot: low half how often a worker
     /// with it was started again, high half in which generation (its lower 32 bits).
     pub(crate) index_respawns: AtomicU64,
-    pub(crate) spare: [AtomicU32; 4],
+    /// The number of its `worker_start`: the one name of a worker that no other ever has, since its
+    /// slot, its pid and nginx's slot are given to others. 0 in a free slot.
+    pub(crate) registration: AtomicU64,
+    pub(crate) spare: [AtomicU32; 2],
 }
 
 /// One event of the history.

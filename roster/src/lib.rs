@@ -34,6 +34,6 @@ pub use log::{LogMark, LogProgress};
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;
-pub use table::{Counts, GenerationView, Roster, WorkerView};
+pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
 pub use template::{Field, Template, UnknownField};
 pub use transition::{Full, Now, Recorded, Step, Transition};

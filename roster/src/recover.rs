@@ -35,6 +35,7 @@ impl Roster<'_> {
         // A worker of a generation that has no record could never be told about again.
         for w in self.workers() {
             if self.generation(w.generation).is_none() {
+                self.workers[w.slot as usize].registration.store(0, Release);
                 self.workers[w.slot as usize].generation.store(0, Release);
                 recovery.corrected += 1;
             }

@@ -140,7 +140,7 @@ impl Snapshot {
         if let Some(w) = change.worker {
             let before = self.workers.iter().position(|other| other.slot == w.slot);
             let before = before.map(|at| self.workers.swap_remove(at));
-            self.workers.extend(w.view(before));
+            self.workers.extend(w.view(before, &event));
         }
         self.events.retain(|(other, _)| other.seq != event.seq);
         self.events.push((event, None));
@@ -178,8 +178,8 @@ impl GenerationChange {
 impl WorkerChange {
     /// `before` is what the same slot held, whose connections are not part of a change, and mostly not
     /// its heartbeat.
-    fn view(&self, before: Option<WorkerView>) -> Option<WorkerView> {
-        let same = before.filter(|w| w.generation == self.generation && w.pid == self.pid as i32);
+    fn view(&self, before: Option<WorkerView>, event: &Event) -> Option<WorkerView> {
+        let same = before.filter(|_| event.kind != Kind::WorkerStart);
         (self.generation != 0).then_some(WorkerView {
             slot: self.slot,
             generation: self.generation,
@@ -194,6 +194,7 @@ impl WorkerChange {
             stuck: self.stuck,
             respawns: self.respawns,
             connections: same.and_then(|w| w.connections),
+            registration: same.map_or(event.seq, |w| w.registration),
             next: self.next,
         })
     }

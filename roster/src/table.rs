@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::journal::load;
 use crate::layout::{
-    EventRecord, GenerationRecord, Head, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC, NONE,
+    EventRecord, GenerationRecord, Head, OomRecord, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC,
+    NONE,
 };
 use crate::sync::AtomicU32;
 
@@ -88,7 +89,20 @@ pub struct WorkerView {
     pub respawns: u32,
     /// Its open connections, those in use and idle ones, as of its last heartbeat; none if not known.
     pub connections: Option<(u32, u32)>,
+    /// The number of its `worker_start`, which names it: slots and pids are given to others.
+    pub registration: u64,
     pub(crate) next: u32,
+}
+
+/// The lock was let go of in the middle of an event by a process that is to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The process.
+    pub pid: i32,
+    /// When it let go, milliseconds since boot, sleep included. A process that began later is another.
+    pub since_boot: u64,
+    /// Until when others wait for it, milliseconds of the monotonic clock.
+    pub until: u64,
 }
 
 impl<'a> Roster<'a> {
@@ -182,16 +196,29 @@ impl<'a> Roster<'a> {
         counts
     }
 
-    /// A worker's heartbeat: one store. `now` is in milliseconds of the monotonic clock.
-    pub fn beat(&self, slot: u32, now: u64) {
-        if let Some(record) = self.workers.get(slot as usize) {
+    /// The record of a worker, unless the slot is no longer its own.
+    fn record_of(&self, slot: u32, registration: u64) -> Option<&'a WorkerRecord> {
+        let record = self.workers.get(slot as usize)?;
+        (record.registration.load(Acquire) == registration).then_some(record)
+    }
+
+    /// The worker that registered in a slot, unless it has ended.
+    pub fn registered(&self, slot: u32, registration: u64) -> Option<WorkerView> {
+        self.worker(slot).filter(|w| w.registration == registration)
+    }
+
+    /// A worker's heartbeat: one store. `now` is in milliseconds of the monotonic clock. Nothing
+    /// happens if the slot is no longer its own.
+    pub fn beat(&self, slot: u32, registration: u64, now: u64) {
+        if let Some(record) = self.record_of(slot, registration) {
             record.beat.store(now, Release);
         }
     }
 
-    /// A worker's open connections, those in use and idle ones: one store.
-    pub fn set_connections(&self, slot: u32, active: u32, idle: u32) {
-        if let Some(record) = self.workers.get(slot as usize) {
+    /// A worker's open connections, those in use and idle ones: one store, if the slot is still its
+    /// own.
+    pub fn set_connections(&self, slot: u32, registration: u64, active: u32, idle: u32) {
+        if let Some(record) = self.record_of(slot, registration) {
             let word = u64::from(active.saturating_add(1)) | u64::from(idle) << 32;
             record.connections.store(word, Release);
         }
@@ -244,14 +271,26 @@ impl<'a> Roster<'a> {
         self.head.lost_master.load(Acquire) as i32
     }
 
-    /// How many of the processes that the kernel killed for memory are accounted for.
-    pub fn oom_kills(&self) -> Option<u64> {
-        self.head.oom_kills.load(Relaxed).checked_sub(1)
+    /// How many of the processes of a cgroup that the kernel killed for memory are accounted for;
+    /// none if nobody has noted that. `cgroup` is a hash of its path, not 0.
+    pub fn oom_kills(&self, cgroup: u64) -> Option<u64> {
+        let record = self.head.oom_kills.iter().find(|r| r.cgroup.load(Acquire) == cgroup)?;
+        Some(record.kills.load(Relaxed))
     }
 
-    /// Notes how many are.
-    pub fn set_oom_kills(&self, kills: u64) {
-        self.head.oom_kills.store(kills.saturating_add(1), Relaxed);
+    /// Notes how many are. With more cgroups than there are records for, one that was noted is
+    /// forgotten.
+    pub fn set_oom_kills(&self, cgroup: u64, kills: u64) {
+        let records = &self.head.oom_kills;
+        let holds = |cgroup| move |r: &&OomRecord| r.cgroup.load(Acquire) == cgroup;
+        let known = records.iter().find(holds(cgroup)).or_else(|| records.iter().find(holds(0)));
+        let record = known.unwrap_or(&records[cgroup as usize % records.len()]);
+        if record.cgroup.load(Acquire) != cgroup {
+            // Nobody reads the count of one cgroup as that of another, whatever this process dies at.
+            record.cgroup.store(0, Release);
+        }
+        record.kills.store(kills, Release);
+        record.cgroup.store(cgroup, Release);
     }
 
     /// Counts the programs that nobody waits for.
@@ -261,17 +300,22 @@ impl<'a> Roster<'a> {
 
     /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
     /// nobody else goes on with it before `until`, by the monotonic clock in milliseconds, as long as
-    /// that process lives.
-    pub fn reserve(&self, pid: i32, until: u64) {
+    /// that process lives. `since_boot` is now, in milliseconds since boot, sleep included.
+    pub fn reserve(&self, pid: i32, since_boot: u64, until: u64) {
         self.head.reserved_until.store(until, Release);
+        self.head.reserved_since.store(since_boot, Release);
         self.head.reserved_by.store(u64::from(pid as u32), Release);
     }
 
-    /// Who is to come back, and until when others wait; see `reserve`.
-    pub fn reservation(&self) -> Option<(i32, u64)> {
+    /// Who is to come back; see `reserve`.
+    pub fn reservation(&self) -> Option<Reservation> {
         match self.head.reserved_by.load(Acquire) as u32 {
             0 => None,
-            pid => Some((pid as i32, self.head.reserved_until.load(Acquire))),
+            pid => Some(Reservation {
+                pid: pid as i32,
+                since_boot: self.head.reserved_since.load(Acquire),
+                until: self.head.reserved_until.load(Acquire),
+            }),
         }
     }
 
@@ -337,6 +381,7 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
             let word = record.connections.load(Relaxed);
             (word != 0).then_some(((word as u32).saturating_sub(1), (word >> 32) as u32))
         },
+        registration: record.registration.load(Acquire),
         next: record.next.load(Relaxed),
     })
 }
@@ -368,5 +413,64 @@ mod tests {
         assert_eq!(remembered(), [(3, Some(30)), (4, Some(40)), (5, Some(50)), (6, None)]);
         let reloads = roster.reloads();
         assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, 1));
+    }
+
+    #[test]
+    fn a_slot_that_is_given_to_another_is_no_longer_ones_own() {
+        let head = Head::default();
+        let generations: Vec<_> = (0..4).map(|_| GenerationRecord::default()).collect();
+        let workers: Vec<_> = (0..4).map(|_| WorkerRecord::default()).collect();
+        let events: Vec<_> = (0..8).map(|_| EventRecord::default()).collect();
+        let roster =
+            Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+        roster.create(0);
+        let record = |transition| {
+            let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
+            roster.record(transition, now, &mut |_| ()).expect("there is room")
+        };
+        record(Transition::MasterStart { pid: 1, workers: 1, began: 0, reload: false });
+        // Same process id, same slot of nginx's, same slot here, same millisecond.
+        let start = Transition::WorkerStart {
+            generation: 1,
+            pid: 9,
+            index: 0,
+            process_slot: 0,
+            patience: 10,
+        };
+        let first = record(start);
+        let slot = first.slot.expect("a worker has one");
+        assert_eq!(roster.registered(slot, first.event.seq), roster.worker(slot));
+        record(Transition::WorkerLost { slot, reason: crate::Reason::Unknown });
+        assert_eq!(roster.registered(slot, first.event.seq), None);
+        let second = record(start);
+        assert_eq!(second.slot, Some(slot));
+        assert_eq!(roster.registered(slot, first.event.seq), None);
+        roster.beat(slot, first.event.seq, 1000);
+        roster.set_connections(slot, first.event.seq, 5, 6);
+        let seen = roster.registered(slot, second.event.seq).expect("it is there");
+        assert_eq!((seen.beat, seen.connections), (2, None));
+        roster.beat(slot, second.event.seq, 1000);
+        roster.set_connections(slot, second.event.seq, 5, 6);
+        let seen = roster.registered(slot, second.event.seq).expect("it is there");
+        assert_eq!((seen.beat, seen.connections), (1000, Some((5, 6))));
+        let snapshot = roster.snapshot(0).expect("nobody moves anything");
+        assert_eq!(snapshot.workers, [seen]);
+    }
+
+    #[test]
+    fn what_the_kernel_killed_is_counted_by_cgroup() {
+        let head = Head::default();
+        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+        assert_eq!(roster.oom_kills(7), None);
+        for cgroup in 1..=4 {
+            roster.set_oom_kills(cgroup, 10 * cgroup);
+        }
+        roster.set_oom_kills(3, 33);
+        let counts =
+            |cgroups: &[u64]| cgroups.iter().map(|c| roster.oom_kills(*c)).collect::<Vec<_>>();
+        assert_eq!(counts(&[1, 2, 3, 4, 5]), [Some(10), Some(20), Some(33), Some(40), None]);
+        // One more than there is room for takes the place of one.
+        roster.set_oom_kills(5, 0);
+        assert_eq!(counts(&[1, 2, 3, 4, 5]), [Some(10), None, Some(33), Some(40), Some(0)]);
     }
 }

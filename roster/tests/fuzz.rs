@@ -169,18 +169,26 @@ fn read(roster: Roster<'_>) {
         let _ = (roster.counts(g.number), roster.generation(g.number), roster.running(g.slot));
     }
     for w in roster.workers() {
-        let _ = (roster.worker(w.slot), w.is_overdue(u64::MAX), w.is_overdue(0));
+        let _ =
+            (roster.registered(w.slot, w.registration), w.is_overdue(u64::MAX), w.is_overdue(0));
     }
     for slot in [GEOMETRY.workers as u32, u32::MAX] {
         let _ = (roster.worker(slot), roster.running(slot));
-        roster.beat(slot, 1);
+        roster.beat(slot, 1, 1);
+        roster.set_connections(slot, 1, 1, 1);
     }
     for seq in [0, 1, roster.seq(), u64::MAX] {
         let _ = (roster.event(seq), roster.counts(seq), roster.log_mark(seq));
     }
     let _ = (roster.over(), roster.ready(), roster.pending(), roster.current_generation());
     let _ = (roster.reloads(), roster.reloads_succeeded(), roster.lost_master(), roster.holder());
-    let _ = (roster.oom_kills(), roster.logged(), roster.log_is_torn(), roster.next_program());
+    let _ = (
+        roster.oom_kills(1),
+        roster.reservation(),
+        roster.logged(),
+        roster.log_is_torn(),
+        roster.next_program(),
+    );
     let _ = (roster.oldest(), roster.epoch(), roster.last_delivered(), roster.loading_since());
     let _ = (roster.started(), roster.callback_since(), roster.log_failures());
     for seen in [0, 3, usize::MAX].map(|events| roster.snapshot(events)).iter().flatten() {
@@ -223,7 +231,7 @@ fn use_it(roster: Roster<'_>, random: &mut Random) {
         roster.callback_over(kind, random.next());
         roster.callback_failed(kind);
     }
-    roster.set_oom_kills(random.next());
+    roster.set_oom_kills(random.next(), random.next());
     roster.log_failed(random.next(), random.below(2) == 0);
     roster.log_written(random.next());
     read(roster);

@@ -189,7 +189,7 @@ fn a_count_is_one_that_was() {
 fn a_heartbeat_is_not_undone() {
     // The worker beats while another one thinks that it is hung.
     let seen = while_recording(&[START, WORKER], &[HUNG], |roster| {
-        roster.beat(0, 1000);
+        roster.beat(0, 2, 1000);
         let w = roster.worker(0).expect("it is there");
         assert_eq!(w.beat, 1000, "{w:?}");
         vec![w.beat]

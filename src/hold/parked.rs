@@ -4,7 +4,8 @@ use std::mem::take;
 use std::thread;
 use std::time::Duration;
 
-use roster::Roster;
+use linux::process::is_gone;
+use roster::{Reservation, Roster};
 
 use super::{is_mine, waiting, Hold, Progress};
 use crate::clock;
@@ -41,7 +42,9 @@ impl<'a> Hold<'a> {
             Some(awaited) => awaited.running.time_left().saturating_add(COMES_BACK),
             None => COMES_BACK,
         };
-        self.roster().reserve(process::pid(), clock::monotonic().saturating_add(patience));
+        let now = clock::now();
+        let until = now.monotonic.saturating_add(patience);
+        self.roster().reserve(process::pid(), now.since_boot, until);
         Parked { zone: self.zone, conf: self.conf, log: self.log, progress }
     }
 }
@@ -73,7 +76,7 @@ impl<'a> Parked<'a> {
         let Parked { zone, conf, log, progress } = self;
         let roster = zone.roster();
         let taken = is_mine(taken, zone, log);
-        if !taken || roster.reservation().is_none_or(|(pid, _)| pid != process::pid()) {
+        if !taken || roster.reservation().is_none_or(|reserved| reserved.pid != process::pid()) {
             if taken {
                 zone.lock().release();
                 log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
@@ -102,8 +105,8 @@ pub enum Resumed<'a> {
 /// Waits, without the lock, as long as somebody is to come back to it.
 pub(super) fn await_return(roster: Roster<'_>, waiting: &mut dyn FnMut()) {
     let mut pause = 1;
-    while let Some((pid, until)) = roster.reservation() {
-        if clock::monotonic() >= until || process::is_gone(pid, u64::MAX) {
+    while let Some(Reservation { pid, since_boot, until }) = roster.reservation() {
+        if clock::monotonic() >= until || is_gone(pid, since_boot) {
             return;
         }
         thread::sleep(Duration::from_millis(pause));

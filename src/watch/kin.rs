@@ -7,6 +7,7 @@
 //! that drains, and has no successor who would tell its end, is watched from before it is told to
 //! quit.
 
+use linux::process::is_replaced;
 use ngx::ffi::ngx_event_t;
 use roster::{Reason, Roster, Transition, WorkerView};
 
@@ -24,21 +25,16 @@ const GRACE: u64 = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Master,
-    Worker { slot: u32, generation: u64 },
+    Worker { slot: u32, registration: u64 },
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Target {
     who: Who,
     pid: i32,
+    /// When it registered, milliseconds since boot: a process that began later is another one.
     since_boot: u64,
-    /// Whether it gave a sign of life so short a time ago that its pid can't be another's by now.
-    is_fresh: bool,
 }
-
-/// How long a pid is not given to another process, milliseconds: less than it takes to start as many
-/// processes as there are pids, 32,768 at least.
-const FRESH: u64 = 1000;
 
 /// One that is watched.
 struct Kin {
@@ -72,12 +68,11 @@ pub fn tend(member: &Member, now: u64, log: Log) {
     let roster = member.zone.roster();
     let master = process::master();
     let lost = roster.lost_master() == master;
-    let master = Target { who: Who::Master, pid: master, since_boot: u64::MAX, is_fresh: true };
+    let master = Target { who: Who::Master, pid: master, since_boot: u64::MAX };
     let target = |w: WorkerView| Target {
-        who: Who::Worker { slot: w.slot, generation: w.generation },
+        who: Who::Worker { slot: w.slot, registration: w.registration },
         pid: w.pid,
         since_boot: w.since_boot,
-        is_fresh: now.saturating_sub(w.beat) < FRESH,
     };
     watch(MASTER, (!lost).then_some(master), now, log);
     if !Pidfd::is_supported() {
@@ -112,8 +107,8 @@ fn watch(index: usize, target: Option<Target>, now: u64, log: Log) {
     let kin = kin(index);
     // SAFETY: a static of this module, and the event loop is this thread's.
     unsafe {
-        let same = |target: &Target| (target.who, target.pid);
-        if (*kin).target.as_ref().map(same) == target.as_ref().map(same) {
+        let who = |target: &Target| (target.who, target.pid);
+        if (*kin).target.as_ref().map(who) == target.as_ref().map(who) {
             return;
         }
         Pidfd::close(&raw mut (*kin).pidfd);
@@ -128,7 +123,7 @@ fn watch(index: usize, target: Option<Target>, now: u64, log: Log) {
             Who::Master => process::is_orphan(),
             // Another process that has the pid now says nothing about the one that had it.
             Who::Worker { .. } => match opened {
-                Ok(()) => !target.is_fresh && process::is_replaced(target.pid, target.since_boot),
+                Ok(()) => is_replaced(target.pid, target.since_boot),
                 Err(errno) => errno == libc::ESRCH,
             },
         };
@@ -191,8 +186,8 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
         let Some(target) = kin.target.filter(|_| kin.dead_since != 0) else {
             continue;
         };
-        let (slot, generation) = match target.who {
-            Who::Worker { slot, generation } => (slot, generation),
+        let (slot, registration) = match target.who {
+            Who::Worker { slot, registration } => (slot, registration),
             Who::Master => {
                 if roster.lost_master() == target.pid {
                     news.tend = true;
@@ -202,8 +197,7 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
                 continue;
             }
         };
-        let lost = roster.worker(slot);
-        let Some(lost) = lost.filter(|w| w.generation == generation && w.pid == target.pid) else {
+        let Some(lost) = roster.registered(slot, registration) else {
             news.tend = true;
             continue;
         };
@@ -219,7 +213,8 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
             Ending::Untold => (waited >= GRACE).then_some(Reason::Unknown),
             // A master that reloads may take seconds to reap.
             Ending::NotReaped => {
-                process::zombie(target.pid).or_else(|| (waited >= GRACE).then_some(Reason::Unknown))
+                let reason = process::zombie(target.pid, target.since_boot);
+                reason.or_else(|| (waited >= GRACE).then_some(Reason::Unknown))
             }
         };
         match reason {

@@ -51,6 +51,11 @@ typedef struct {
     int64_t      connections;  /* open in a worker that drains, or nil */
     int64_t      duration;     /* of the load or of draining, ms, or nil */
     int64_t      took;         /* what its callbacks took, us; nil in a callback */
+
+    int64_t      n_left;       /* of its generation, once the event is over */
+    int          stopping;     /* 1 if the node stops, 0 if it goes on */
+    int64_t      respawn_of;   /* pid of the worker whose place a worker takes, or nil */
+    const char  *history;      /* names the history that generation and seq are of */
 } ngx_worker_manager_event_t;
 
 

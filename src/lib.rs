@@ -24,6 +24,7 @@ mod lock;
 mod losses;
 mod lua;
 mod oom;
+mod order;
 mod process;
 mod status;
 mod variables;

@@ -15,6 +15,7 @@ use crate::hold::{Hold, Patience};
 use crate::log::Log;
 use crate::losses;
 use crate::oom;
+use crate::order;
 use crate::process::{self, Load, PerProcess};
 use crate::watch;
 use crate::zone::{self, Zone};
@@ -184,12 +185,12 @@ const NEWBORN: u64 = 1000;
 fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, log: Log) {
     let old = member();
     MEMBER.set(None);
-    register(&mut hold, zone, conf, log);
+    register(&mut hold, zone, conf, None, log);
     hold.run(&mut Vec::new(), Patience::Wait);
     if let (Some(old), Some(before)) = (old, before) {
         // A worker's end is told by the configuration it was started with.
         hold.use_conf(before);
-        let mut exit = vec![Transition::WorkerExit { slot: old.slot }];
+        let mut exit = vec![Transition::WorkerExit { slot: old.slot, stopping: false }];
         hold.run(&mut exit, Patience::Wait);
     }
     drop(hold);
@@ -258,7 +259,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
             hold.roster()
                 .workers()
                 .filter(|w| w.pid == process::pid())
-                .map(|w| Transition::WorkerExit { slot: w.slot }),
+                .map(|w| Transition::WorkerExit { slot: w.slot, stopping: false }),
         );
         if new.is_none() {
             MEMBER.set(None);
@@ -292,7 +293,8 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     };
     let mut losses = losses::of_predecessors(&hold);
     hold.run(&mut losses, Patience::Wait);
-    register(&mut hold, zone, conf, log);
+    let last = process::predecessor().map(|(last, _)| last);
+    register(&mut hold, zone, conf, last, log);
     hold.run(&mut Vec::new(), Patience::Wait);
     let alone = hold.roster().generations().count() < 2;
     drop(hold);
@@ -301,7 +303,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     }
 }
 
-fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
+fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
     let pid = process::pid();
     let generation = conf.generation.get();
     let recorded = hold.record(Transition::WorkerStart {
@@ -310,6 +312,7 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, log: Log) {
         index: process::worker_index(),
         process_slot: process::slot(),
         patience: u32::try_from(conf.interval() + conf.failed()).unwrap_or(u32::MAX),
+        respawn_of,
     });
     match recorded {
         Ok(recorded) => {
@@ -355,19 +358,29 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     let me = member.and_then(|member| member.view());
-    // A worker that drains and has nothing to do ends before it could say the former.
-    let mut transitions: Vec<_> = me.and_then(watch::untold_draining).into_iter().collect();
     let orphan = process::is_orphan();
+    let lost = if orphan { losses::seen_by_orphan(&hold) } else { Vec::new() };
+    let stopping = match me {
+        Some(_) if orphan => is_last(&hold, &lost),
+        Some(me) => order::is_stopping(hold.roster(), &me),
+        None => orphan && is_last(&hold, &lost),
+    };
+    // A worker that drains and has nothing to do ends before it could say the former.
+    let draining = me.and_then(|me| watch::untold_draining(me, stopping));
+    let mut transitions: Vec<_> = draining.into_iter().collect();
+    transitions.extend(lost);
     if orphan {
         // Nobody will start another generation, and nobody else buries the dead.
-        transitions.extend(losses::seen_by_orphan(&hold));
         hold.roster().retire_all();
+        if stopping {
+            hold.roster().set_stopping();
+        }
     }
     if let Some(me) = me {
         if me.hung {
             transitions.push(Transition::WorkerRecovered { slot: me.slot });
         }
-        transitions.push(Transition::WorkerExit { slot: me.slot });
+        transitions.push(Transition::WorkerExit { slot: me.slot, stopping });
     }
     hold.run(&mut transitions, Patience::Wait);
     // The slot is another's from here on: no more heartbeats.
@@ -376,8 +389,18 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         // The master has died meanwhile.
         hold.roster().retire_all();
         let mut losses = losses::seen_by_orphan(&hold);
+        if is_last(&hold, &losses) {
+            hold.roster().set_stopping();
+        }
         hold.run(&mut losses, Patience::Wait);
     }
+}
+
+/// Whether the node ends with this worker: its master is gone, and so are all other workers but those
+/// that are about to be told lost.
+fn is_last(hold: &Hold<'_>, lost: &[Transition]) -> bool {
+    let me = member().map(|me| me.registration);
+    hold.roster().workers().filter(|w| Some(w.registration) != me).count() == lost.len()
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
@@ -394,6 +417,7 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     hold.roster().retire_all();
+    hold.roster().set_stopping();
     let mut transitions = losses::at_the_end(&hold);
     hold.run(&mut transitions, Patience::Wait);
 }

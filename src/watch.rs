@@ -14,6 +14,7 @@ use crate::hold::Hold;
 use crate::lifecycle::{member, Member};
 use crate::log::Log;
 use crate::oom;
+use crate::order;
 use crate::process::{self, PerProcess};
 
 mod drain;
@@ -145,10 +146,11 @@ pub fn end() {
 }
 
 /// That this worker, which is about to end, drains, if nobody was told.
-pub fn untold_draining(me: WorkerView) -> Option<Transition> {
+pub fn untold_draining(me: WorkerView, stopping: bool) -> Option<Transition> {
     drain::is_untold().then(|| {
         drain::told();
-        Transition::WorkerDraining { slot: me.slot, connections: process::all_connections() }
+        let connections = process::all_connections();
+        Transition::WorkerDraining { slot: me.slot, connections, stopping }
     })
 }
 
@@ -373,7 +375,8 @@ fn look(member: Member, now: u64, closely: Look) {
     for w in hold.roster().workers() {
         let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
         if w.registration == member.registration {
-            transitions.extend(of_itself(&w, now, conf, log));
+            let stopping = order::is_stopping(hold.roster(), &w);
+            transitions.extend(of_itself(&w, stopping, now, conf, log));
         } else if closely == Look::Second && w.is_overdue(now) && !transitions.iter().any(is_lost) {
             let judgement = judge(&w);
             if let Some(Transition::WorkerHung { .. }) = judgement {
@@ -392,14 +395,14 @@ fn look(member: Member, now: u64, closely: Look) {
 }
 
 /// What this worker has to tell of itself.
-fn of_itself(me: &WorkerView, now: u64, conf: &Conf, log: Log) -> Vec<Transition> {
+fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -> Vec<Transition> {
     let slot = me.slot;
     let mut transitions = Vec::new();
     if me.hung {
         log!(log, Notice, "worker_manager: this worker was hung and goes on");
         transitions.push(Transition::WorkerRecovered { slot });
     }
-    if let Some(draining) = untold_draining(*me) {
+    if let Some(draining) = untold_draining(*me, stopping) {
         transitions.push(draining);
         Rhythm::update(|rhythm| {
             // Those who were watched may have another place in the ring now.

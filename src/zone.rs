@@ -18,7 +18,7 @@ use crate::clock;
 use crate::conf::Conf;
 use crate::lock::Lock;
 use crate::log::Log;
-use crate::process::PerProcess;
+use crate::process::{self, PerProcess};
 
 /// What the module keeps at the start of its memory in the zone; the roster follows.
 #[repr(C)]
@@ -154,8 +154,11 @@ unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zon
         let zone = Zone(head);
         zone.head().bytes.store(bytes as u64, Relaxed);
         zone.lock().create()?;
-        zone.roster().create(last_generation);
-        zone.roster().set_started(clock::now().wall);
+        let started = clock::now().wall;
+        // Names of histories sort by time, and two nodes that start at the same moment differ.
+        let history = (started as u64) << 16 | u64::from(process::pid() as u16);
+        zone.roster().create(last_generation, history);
+        zone.roster().set_started(started);
         (*pool).data = memory.cast();
         Ok(zone)
     }

@@ -39,7 +39,7 @@ qq{worker_manager {
     on worker_lost  log debug "";
     on worker_hung  log emerg "never";
     on worker_recovered log info "\$5 is no field, nor is \$";
-    on *            log info "\$event \$id \$n_prev \$n_mine \$n_next \$n_older \$generation \$pid \$worker \$seq \$time \$reason \$core";
+    on *            log info "\$event \$id \$n_prev \$n_mine \$n_next \$n_older \$n_left \$stopping \$respawn_of \$history \$generation \$pid \$worker \$seq \$time \$reason \$core";
 }}
 --- config
 location /t { return 200 "ok\n"; }

@@ -16,7 +16,7 @@ my $dir = tempdir('conf-fuzz.XXXXXX', TMPDIR => 1, CLEANUP => 1);
 mkdir "$dir/logs" or die "$dir/logs: $!";
 
 # Of these a configuration is made. No path leads out of the folder, so that no file is made elsewhere.
-my @fields = qw($event $id $n_prev ${n_mine} $n_next $n_older $generation $pid $worker $seq $time $reason
+my @fields = qw($event $id $n_prev ${n_mine} $n_next $n_older $n_left $stopping $respawn_of $history $generation $pid $worker $seq $time $reason
     $core $connections ${duration} $nope ${ $ ${} $5);
 my @names = qw(worker_manager zone interval failed exec_timeout draining_warn event_log on nope);
 my @words = (

@@ -31,8 +31,12 @@ subtest 'json, below the prefix' => sub {
     is($start->{n_prev}, undef, 'none is null');
     cmp_ok(abs($start->{time} - time), '<', 600, 'time');
     my ($lost) = grep { $_->{event} eq 'worker_lost' } @lines;
-    is_deeply([ @$lost{qw(reason n_mine)} ], [ 'signal 9', 2 ], 'reason and counts');
+    is_deeply([ @$lost{qw(reason n_mine n_left)} ], [ 'signal 9', 2, 1 ], 'reason and counts');
     ok(!$lost->{core}, 'core is false');
+    ok(!$lost->{stopping} && $lines[-1]{stopping}, 'stopping is a boolean');
+    my ($heir) = grep { $_->{event} eq 'worker_start' && defined $_->{respawn_of} } @lines;
+    is($heir->{respawn_of}, $lost->{pid}, 'who was started in its place');
+    like($lost->{history}, qr/^[0-9a-f]{16}$/, 'the history');
     $node->laws_hold('the laws hold', final => 1);
 };
 
@@ -44,10 +48,10 @@ subtest 'text' => sub {
     my @lines = split /\n/, $node->read('logs/events.log');
     is(scalar @lines, scalar(() = $node->events), 'a line each');
     my $date = qr/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/;
-    like($lines[0], qr/^$date master_start 1 n_mine=0 n_older=0 pid=\d+ seq=1 duration=\S+ took=0\.\d{6}$/,
+    like($lines[0], qr/^$date master_start 1 n_mine=0 n_older=0 n_left=0 stopping=0 pid=\d+ history=[0-9a-f]{16} seq=1 duration=\S+ took=0\.\d{6}$/,
         'start');
     like((grep { /worker_lost/ } @lines)[0],
-        qr/^$date worker_lost 1-\d+ n_mine=1 n_older=0 pid=\d+ worker=0 seq=4 reason="signal 11" core=[01] took=\S+$/,
+        qr/^$date worker_lost 1-\d+ n_mine=1 n_older=0 n_left=0 stopping=0 pid=\d+ worker=0 history=[0-9a-f]{16} seq=4 reason="signal 11" core=[01] took=\S+$/,
         'loss');
     $node->laws_hold('the laws hold', final => 1);
 };

@@ -46,12 +46,15 @@ END
     is($variables{WORKER_MANAGER_ID}, "1-$pid", 'id');
     is($variables{WORKER_MANAGER_N_MINE}, 1, 'n_mine');
     is($variables{WORKER_MANAGER_N_OLDER}, 0, 'n_older');
+    is($variables{WORKER_MANAGER_N_LEFT}, 1, 'n_left');
+    is($variables{WORKER_MANAGER_STOPPING}, 0, 'stopping');
+    like($variables{WORKER_MANAGER_HISTORY}, qr/^[0-9a-f]{16}$/, 'history');
     is($variables{WORKER_MANAGER_WORKER}, 0, 'worker');
     is($variables{WORKER_MANAGER_SEQ}, 2, 'seq');
     is($variables{WORKER_MANAGER_PID}, $pid, 'pid');
     is($variables{WORKER_MANAGER_GENERATION}, 1, 'generation');
     like($variables{WORKER_MANAGER_TIME}, qr/^\d{10}\.\d{3}$/, 'time');
-    ok(!exists $variables{"WORKER_MANAGER_$_"}, "no $_") for qw(N_PREV N_NEXT REASON CORE);
+    ok(!exists $variables{"WORKER_MANAGER_$_"}, "no $_") for qw(N_PREV N_NEXT REASON CORE RESPAWN_OF);
     ok(!exists $variables{HOME} && !exists $variables{TEST_NGINX_BINARY}, 'nothing else of ours');
     # What the glob reads is one of the program's own.
     my ($stdin, $stdout, $stderr, @more) = grep { !m{/proc/\d+/fd} } @{ $said{descriptor} };

@@ -67,6 +67,24 @@ subtest 'three quick reloads' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'two reloads, one connection held in generation 1' => sub {
+    my $node = WorkerManager->new->up;
+    my $socket = $node->hold_connection(1);
+    $node->reload_ready(2);
+    $node->reload_ready(3);
+    $node->wait_events('master_exit', 1, 2);
+    $node->wait_events('worker_exit', 1, 1);
+    close $socket;
+    $node->wait_events('master_exit', 1, 1);
+    is_deeply([ map { WorkerManager::told(($node->kinds($_, 1))[-1]) } 'worker_exit', 'master_exit' ],
+        [ 'worker_exit(1-, -,1,2)', 'master_exit(1, -,0,2)' ], "the 2 are generation 3's");
+    ok(!(grep { $_->{stopping} } $node->events), 'and nothing says that the node stops');
+    $node->down;
+    is_deeply([ map { $_->{stopping} } ($node->kinds('worker_exit', 3), $node->kinds('master_exit', 3)) ],
+        [ 1, 1, 1 ], 'until it does');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a worker index is inherited, an id is not' => sub {
     my $node = WorkerManager->new->up;
     my ($victim) = grep { $_->{worker} == 1 } $node->kinds('worker_start');
@@ -74,6 +92,11 @@ subtest 'a worker index is inherited, an id is not' => sub {
     $node->wait_events('worker_start', 3);
     my $heir = ($node->kinds('worker_start'))[2];
     is($heir->{worker}, 1, 'index');
+    is($heir->{respawn_of}, $victim->{pid}, 'it takes the place of the one that died');
+    is_deeply([ map { $_->{respawn_of} } ($node->kinds('worker_start'))[ 0, 1 ] ], [ '-', '-' ],
+        'others take the place of nobody');
+    my ($lost) = $node->kinds('worker_lost');
+    is_deeply([ @$lost{qw(mine left stopping)} ], [ 2, 1, 0 ], 'one is left, and the node goes on');
     isnt($heir->{id}, $victim->{id}, 'id');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);

@@ -19,7 +19,7 @@ pub fn node() -> (Snapshot, Facts) {
     let events = fresh::<EventRecord>(room.events);
     let roster =
         Roster { head: &head, generations: &generations, workers: &workers, events: &events };
-    roster.create(0);
+    roster.create(0, 77);
     let at = |ms: u64| Now { wall: 1_000_000 + ms as i64, monotonic: ms, since_boot: 5 + ms };
     let record = |ms, transition| {
         let recorded = roster.record(transition, at(ms), &mut |_| ()).expect("there is room");
@@ -32,6 +32,7 @@ pub fn node() -> (Snapshot, Facts) {
         index: 0,
         process_slot: 0,
         patience: 10,
+        respawn_of: None,
     };
     let load = |began, reload| Transition::MasterStart { pid: 1, workers: 1, began, reload };
     record(100, load(50, false));
@@ -40,7 +41,7 @@ pub fn node() -> (Snapshot, Facts) {
     record(1_000, load(950, true));
     let crashing = record(1_100, start(2, 19));
     record(1_200, Transition::MasterReady { generation: 2, pid: 19 });
-    record(1_300, Transition::WorkerDraining { slot: old, connections: 3 });
+    record(1_300, Transition::WorkerDraining { slot: old, connections: 3, stopping: false });
     let reason = roster::Reason::Signal { number: 11, core: true };
     record(1_400, Transition::WorkerLost { slot: crashing, reason });
     let slot = record(1_500, start(2, 20));

@@ -1,6 +1,6 @@
 //! JSON, as `doc/status.schema.json` describes it. Times are seconds.
 
-use roster::{Event, GenerationView, Kind, Reason, Snapshot, WorkerView};
+use roster::{Event, GenerationView, History, Kind, Reason, Snapshot, WorkerView};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
@@ -31,6 +31,7 @@ struct Node<'a> {
     started: Option<f64>,
     master: i32,
     master_lost: bool,
+    history: String,
     generation: u64,
     after: String,
     seq: u64,
@@ -150,6 +151,10 @@ struct Line<'a> {
     n_mine: u32,
     n_next: Option<u32>,
     n_older: u32,
+    n_left: u32,
+    stopping: bool,
+    respawn_of: Option<i32>,
+    history: String,
     reason: Option<String>,
     core: Option<bool>,
     connections: Option<u32>,
@@ -186,6 +191,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
             started: moment(facts.started),
             master: facts.master,
             master_lost: snapshot.lost_master != 0,
+            history: History(snapshot.history).to_string(),
             generation: snapshot.generation,
             after: format!("{}.{}", snapshot.generation, reloads.failed),
             seq: snapshot.seq,
@@ -306,6 +312,10 @@ fn line(event: &Event, took: Option<u64>) -> Line<'static> {
         n_mine: event.n_mine,
         n_next: event.n_next,
         n_older: event.n_older,
+        n_left: event.n_left,
+        stopping: event.stopping,
+        respawn_of: event.respawn_of,
+        history: History(event.history).to_string(),
         reason: event.reason.map(|reason| reason.to_string()),
         core: event.reason.map(|reason| matches!(reason, Reason::Signal { core: true, .. })),
         connections: event.connections,
@@ -333,6 +343,7 @@ mod tests {
         assert_eq!(status["losses"]["total"], 1);
         assert_eq!(status["losses"]["recent"], 1);
         assert_eq!(status["losses"]["since"], 1_000.0);
+        assert_eq!(status["node"]["history"], "000000000000004d");
         assert_eq!(status["node"]["generation"], 2);
         assert_eq!(status["node"]["after"], "2.1");
         assert_eq!(status["node"]["reloads"]["last"], "failed");
@@ -361,6 +372,9 @@ mod tests {
         assert_eq!(line["event"], "reload_failed");
         assert_eq!(line["took"], 0.0015);
         assert_eq!(line["n_next"], Value::Null);
+        assert_eq!((&line["n_left"], &line["stopping"]), (&1.into(), &false.into()));
+        assert_eq!(line["respawn_of"], Value::Null);
+        assert_eq!(line["history"], "000000000000004d");
         assert_eq!(parsed(&event(last, None))["took"], Value::Null);
     }
 

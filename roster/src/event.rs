@@ -186,14 +186,26 @@ pub struct Event {
     pub pid: i32,
     /// The worker's index, none for a master.
     pub worker: Option<u32>,
-    /// Running workers of the previous generation, none if none is still exiting.
+    /// Running workers of the nearest older generation that is not over, none if there is none. Of
+    /// the start of a generation by a reload it is always a number.
     pub n_prev: Option<u32>,
     /// Running workers of the event's own generation.
     pub n_mine: u32,
-    /// Running workers of the next generation, none if none has started.
+    /// Running workers of the nearest newer generation that is not over, none if there is none.
     pub n_next: Option<u32>,
-    /// Running workers of all generations before the previous one.
+    /// Running workers of all generations before the one of `n_prev`.
     pub n_older: u32,
+    /// Running workers of the event's own generation once the event is over: `n_mine`, one less at
+    /// an exit, at the loss of a worker that was counted, and at a hang.
+    pub n_left: u32,
+    /// Whether the node stops, as far as it is known.
+    pub stopping: bool,
+    /// Of a worker's start: the worker whose place it takes, by its process; none at a first start.
+    pub respawn_of: Option<i32>,
+    /// Names the history that `seq` and `generation` are of, see [`Roster::create`].
+    ///
+    /// [`Roster::create`]: crate::Roster::create
+    pub history: u64,
     /// Why a worker was lost.
     pub reason: Option<Reason>,
     /// Connections of a worker that drains.
@@ -201,6 +213,9 @@ pub struct Event {
     /// Milliseconds: of a load of the configuration until now, or since a worker began to drain.
     pub duration: Option<u32>,
 }
+
+/// The bit beside the kind that says that the node stops.
+const STOPPING: u32 = 8;
 
 /// How an absent number lies in the zone.
 const NIL: u32 = u32::MAX;
@@ -219,19 +234,25 @@ fn some(number: u32) -> Option<u32> {
 
 impl Event {
     /// How many words of the zone an event takes.
-    pub(crate) const WORDS: usize = 8;
+    pub(crate) const WORDS: usize = 10;
 
     /// As it lies in the zone.
     pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
         [
             self.seq,
             self.time as u64,
-            pack(self.kind as u32, self.worker.unwrap_or(NIL)),
+            pack(
+                self.kind as u32 | u32::from(self.stopping) << STOPPING,
+                self.worker.unwrap_or(NIL),
+            ),
             self.generation,
             pack(self.pid as u32, Reason::to_bits(self.reason)),
             pack(self.n_prev.unwrap_or(NIL), self.n_mine),
             pack(self.n_next.unwrap_or(NIL), self.n_older),
             pack(self.connections.unwrap_or(NIL), self.duration.unwrap_or(NIL)),
+            // No process has the number 0.
+            pack(self.n_left, self.respawn_of.unwrap_or(0) as u32),
+            self.history,
         ]
     }
 
@@ -242,10 +263,11 @@ impl Event {
         let (n_prev, n_mine) = unpack(words[5]);
         let (n_next, n_older) = unpack(words[6]);
         let (connections, duration) = unpack(words[7]);
+        let (n_left, respawn_of) = unpack(words[8]);
         Some(Event {
             seq: words[0],
             time: words[1] as i64,
-            kind: Kind::from_number(u8::try_from(kind).ok()?)?,
+            kind: Kind::from_number(u8::try_from(kind & !(1 << STOPPING)).ok()?)?,
             generation: words[3],
             pid: pid as i32,
             worker: some(worker),
@@ -253,6 +275,10 @@ impl Event {
             n_mine,
             n_next: some(n_next),
             n_older,
+            n_left,
+            stopping: kind >> STOPPING & 1 != 0,
+            respawn_of: (respawn_of != 0).then_some(respawn_of as i32),
+            history: words[9],
             reason: Reason::from_bits(reason),
             connections: some(connections),
             duration: some(duration),
@@ -262,6 +288,16 @@ impl Event {
     /// The id: `3` for a master, `3-1234` for a worker.
     pub fn id(&self) -> impl fmt::Display + '_ {
         Id(self)
+    }
+}
+
+/// The name of a history as text: 16 digits of lower-case hex, so that texts sort as the numbers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History(pub u64);
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -293,6 +329,10 @@ mod tests {
             n_mine: 2,
             n_next: Some(0),
             n_older: 1,
+            n_left: 1,
+            stopping: true,
+            respawn_of: Some(1233),
+            history: u64::MAX,
             reason: Some(Reason::Signal { number: 11, core: true }),
             connections: Some(17),
             duration: None,
@@ -312,6 +352,8 @@ mod tests {
                 Some(Reason::Signal { number: 11, core: true }),
             ] {
                 let event = Event { reason, ..event(kind) };
+                assert_eq!(Event::from_words(&event.to_words()), Some(event));
+                let event = Event { stopping: false, respawn_of: None, ..event };
                 assert_eq!(Event::from_words(&event.to_words()), Some(event));
             }
         }

@@ -61,8 +61,9 @@ pub(crate) struct Change {
     pub kind_count: u64,
     pub loss_count: u64,
     pub respawn_count: u64,
-    /// What `index_respawns` of the worker's index becomes.
+    /// What `index_respawns` and `index_pid` of the worker's index become.
     pub index_respawns: u64,
+    pub index_pid: u32,
 }
 
 fn pack(low: u32, high: u32) -> u64 {
@@ -114,6 +115,7 @@ impl Change {
         rest[25] = self.index_respawns;
         rest[26] = pack(g.ready_after, self.worker.map_or(0, |w| w.respawns));
         rest[27] = g.started as u64;
+        rest[28] = self.index_pid.into();
         words
     }
 
@@ -160,6 +162,7 @@ impl Change {
             loss_count: rest[23],
             respawn_count: rest[24],
             index_respawns: rest[25],
+            index_pid: low(rest[28]),
         })
     }
 }
@@ -245,6 +248,7 @@ impl Roster<'_> {
             }
             if let Some(record) = self.workers.get(w.index as usize) {
                 record.index_respawns.store(change.index_respawns, Release);
+                record.index_pid.store(change.index_pid, Release);
             }
         }
         step();
@@ -256,6 +260,7 @@ impl Roster<'_> {
         self.head.respawns.store(change.respawn_count, Release);
         store(&self.head.reloads, &change.reloads.to_words());
         self.head.lost_master.store(change.lost_master, Release);
+        self.head.stopping.store(event.stopping.into(), Release);
         self.head.generation.store(change.current, Release);
         self.head.seq.store(event.seq, Release);
         step();
@@ -286,6 +291,10 @@ mod tests {
             n_mine: 7,
             n_next: None,
             n_older: 8,
+            n_left: 41,
+            stopping: true,
+            respawn_of: Some(42),
+            history: 43,
             reason: None,
             connections: Some(24),
             duration: None,
@@ -336,6 +345,7 @@ mod tests {
             loss_count: 38,
             respawn_count: 39,
             index_respawns: 40,
+            index_pid: 44,
         };
         assert_eq!(Change::from_words(&change.to_words()), Some(change));
         let change = Change { worker: None, retires_older: false, ..change };

@@ -29,6 +29,9 @@ pub struct Head {
     pub(crate) worker_slots: AtomicU32,
     pub(crate) event_slots: AtomicU32,
 
+    /// Names this history: no other node and no other start of this one has the same number.
+    pub(crate) history: AtomicU64,
+
     /// The newest event recorded, and the newest whose callbacks are over.
     pub(crate) seq: AtomicU64,
     pub(crate) delivered: AtomicU64,
@@ -56,6 +59,8 @@ pub struct Head {
     pub(crate) lost_master: AtomicU32,
     /// 1 while the event log can't be written, and 2 if its last line is not whole.
     pub(crate) log_state: AtomicU32,
+    /// 1 while the node is known to stop.
+    pub(crate) stopping: AtomicU64,
     /// Lines of the event log that could not be written, since the history began.
     pub(crate) log_failures: AtomicU64,
     /// The newest event that is in the event log.
@@ -240,10 +245,12 @@ pub struct WorkerRecord {
     /// Not about this worker, but about the index that equals this slot: low half how often a worker
     /// with it was started again, high half in which generation (its lower 32 bits).
     pub(crate) index_respawns: AtomicU64,
+    /// Nor this: the process that has registered with that index last.
+    pub(crate) index_pid: AtomicU32,
+    pub(crate) spare: [AtomicU32; 1],
     /// The number of its `worker_start`: the one name of a worker that no other ever has, since its
     /// slot, its pid and nginx's slot are given to others. 0 in a free slot.
     pub(crate) registration: AtomicU64,
-    pub(crate) spare: [AtomicU32; 2],
 }
 
 /// One event of the history.
@@ -253,7 +260,7 @@ pub struct EventRecord {
     pub(crate) words: [AtomicU64; crate::Event::WORDS],
     /// How long its callbacks took, microseconds; `u64::MAX` while they are not over.
     pub(crate) took: AtomicU64,
-    pub(crate) spare: [AtomicU64; 3],
+    pub(crate) spare: [AtomicU64; 1],
 }
 
 /// End of the list of free slots, and any other absent index.

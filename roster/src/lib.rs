@@ -25,7 +25,7 @@ mod template;
 mod transition;
 
 pub use delivery::Pending;
-pub use event::{Event, Kind, Reason};
+pub use event::{Event, History, Kind, Reason};
 pub use layout::{
     CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
     LAYOUT_VERSION, MAGIC,

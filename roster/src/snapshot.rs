@@ -23,6 +23,8 @@ pub struct Snapshot {
     /// Differs from that of another snapshot if the roster does, but for heartbeats, connections and
     /// the delivery of events.
     pub epoch: u64,
+    /// Names the history, see [`Roster::create`].
+    pub history: u64,
     /// The generation committed last, 0 before the first.
     pub generation: u64,
     /// The number of the newest event.
@@ -101,6 +103,7 @@ impl Roster<'_> {
         let running = if since == 0 { None } else { self.pending().filter(|p| p.begun > 0) };
         Snapshot {
             epoch,
+            history: self.history_id(),
             generation: self.current_generation(),
             seq,
             delivered: self.last_delivered(),
@@ -219,7 +222,7 @@ mod tests {
         let events = fresh::<EventRecord>(4);
         let roster =
             Roster { head: &head, generations: &generations, workers: &workers, events: &events };
-        roster.create(0);
+        roster.create(0, 77);
         let mut record = |transition| {
             let step = &mut |step| look(roster, step);
             let recorded = roster.record(transition, NOW, step).expect("there is room");
@@ -233,6 +236,7 @@ mod tests {
             index,
             process_slot: index,
             patience: 10,
+            respawn_of: None,
         };
         record(load(false));
         let a = record(start(1, 10, 0));
@@ -245,10 +249,10 @@ mod tests {
         let b = record(start(1, 12, 1));
         record(load(true));
         record(start(2, 13, 0));
-        record(Transition::WorkerDraining { slot: a, connections: 3 });
+        record(Transition::WorkerDraining { slot: a, connections: 3, stopping: false });
         record(Transition::WorkerHung { slot: a });
         record(Transition::WorkerLost { slot: a, reason: Reason::Unknown });
-        record(Transition::WorkerExit { slot: b });
+        record(Transition::WorkerExit { slot: b, stopping: false });
         record(Transition::MasterExit { generation: 1, pid: 12 });
         record(Transition::ReloadFailed { pid: 1, began: 2 });
     }

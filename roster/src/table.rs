@@ -25,13 +25,13 @@ pub struct Roster<'a> {
 /// The running workers, seen from one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Of the previous generation, none if none is still exiting.
+    /// Of the nearest older generation that is not over, none if there is none.
     pub n_prev: Option<u32>,
     /// Of the generation itself.
     pub n_mine: u32,
-    /// Of the next generation, none if there is none.
+    /// Of the nearest newer generation that is not over, none if there is none.
     pub n_next: Option<u32>,
-    /// Of all generations before the previous one.
+    /// Of all generations before the one of `n_prev`.
     pub n_older: u32,
 }
 
@@ -107,14 +107,16 @@ pub struct Reservation {
 
 impl<'a> Roster<'a> {
     /// Fills fresh, zeroed memory. `generation` is the number of the last generation before this
-    /// history, 0 if there was none: numbers stay unique in the life of a node.
-    pub fn create(&self, generation: u64) {
+    /// history, 0 if there was none: numbers stay unique in the life of a node. `history` is to be
+    /// a number that no other history has.
+    pub fn create(&self, generation: u64, history: u64) {
         let head = self.head;
         let count = |n: usize| u32::try_from(n).unwrap_or(NONE);
         head.generation_slots.store(count(self.generations.len()), Relaxed);
         head.worker_slots.store(count(self.workers.len()), Relaxed);
         head.event_slots.store(count(self.events.len()), Relaxed);
         head.generation.store(generation, Relaxed);
+        head.history.store(history, Relaxed);
         // The slots are not touched: memory that nobody uses costs nothing.
         head.free_worker.store(NONE, Relaxed);
         head.layout.store(LAYOUT_VERSION, Relaxed);
@@ -134,6 +136,22 @@ impl<'a> Roster<'a> {
     /// The generation committed last, 0 before the first.
     pub fn current_generation(&self) -> u64 {
         self.head.generation.load(Acquire)
+    }
+
+    /// Names the history that `seq` and the numbers of generations are of.
+    pub fn history_id(&self) -> u64 {
+        self.head.history.load(Relaxed)
+    }
+
+    /// Whether the node is known to stop. Nothing but the start of a worker or a generation takes
+    /// that back.
+    pub fn is_stopping(&self) -> bool {
+        self.head.stopping.load(Acquire) != 0
+    }
+
+    /// The node is known to stop: every event from here on says so. The caller holds the lock.
+    pub fn set_stopping(&self) {
+        self.head.stopping.store(1, Release);
     }
 
     /// The number of the newest event.
@@ -182,14 +200,21 @@ impl<'a> Roster<'a> {
     /// The running workers seen from a generation.
     pub fn counts(&self, generation: u64) -> Counts {
         let mut counts = Counts { n_prev: None, n_mine: 0, n_next: None, n_older: 0 };
+        let (mut prev, mut next) = (0, u64::MAX);
         for g in self.generations() {
             if g.number == generation {
                 counts.n_mine = g.running;
-            } else if g.number.checked_add(1) == Some(generation) {
-                counts.n_prev = Some(g.running);
-            } else if generation.checked_add(1) == Some(g.number) {
-                counts.n_next = Some(g.running);
-            } else if g.number < generation {
+            } else if g.number > generation {
+                if g.number <= next {
+                    next = g.number;
+                    counts.n_next = Some(g.running);
+                }
+            } else if g.number > prev {
+                // What was the nearest so far is not: it is one of the older.
+                prev = g.number;
+                let further = counts.n_prev.replace(g.running);
+                counts.n_older = counts.n_older.saturating_add(further.unwrap_or(0));
+            } else {
                 counts.n_older = counts.n_older.saturating_add(g.running);
             }
         }
@@ -399,7 +424,7 @@ mod tests {
         let generations: Vec<_> = (0..9).map(|_| GenerationRecord::default()).collect();
         let roster =
             Roster { head: &head, generations: &generations, workers: &[], events: &events };
-        roster.create(0);
+        roster.create(0, 77);
         let remembered = || roster.history().map(|(e, took)| (e.seq, took)).collect::<Vec<_>>();
         assert_eq!(remembered(), []);
         for pid in 1..=6 {
@@ -423,7 +448,7 @@ mod tests {
         let events: Vec<_> = (0..8).map(|_| EventRecord::default()).collect();
         let roster =
             Roster { head: &head, generations: &generations, workers: &workers, events: &events };
-        roster.create(0);
+        roster.create(0, 77);
         let record = |transition| {
             let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
             roster.record(transition, now, &mut |_| ()).expect("there is room")
@@ -436,6 +461,7 @@ mod tests {
             index: 0,
             process_slot: 0,
             patience: 10,
+            respawn_of: None,
         };
         let first = record(start);
         let slot = first.slot.expect("a worker has one");

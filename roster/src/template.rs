@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::event::{Event, Reason};
+use crate::event::{Event, History, Reason};
 
 /// A field of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,20 +11,28 @@ pub enum Field {
     Event,
     /// The generation, or generation and process.
     Id,
-    /// Running workers of the previous generation.
+    /// Running workers of the nearest older generation that is not over.
     NPrev,
     /// Running workers of the event's generation.
     NMine,
-    /// Running workers of the next generation.
+    /// Running workers of the nearest newer generation that is not over.
     NNext,
-    /// Running workers of older generations.
+    /// Running workers of still older generations.
     NOlder,
+    /// Running workers of the event's generation once the event is over.
+    NLeft,
+    /// Whether the node stops, 1 or 0.
+    Stopping,
     /// The generation.
     Generation,
     /// The process.
     Pid,
     /// The worker's index.
     Worker,
+    /// The process whose place a worker takes.
+    RespawnOf,
+    /// The history that the numbers are of.
+    History,
     /// The event's number on this node.
     Seq,
     /// The wall-clock time, seconds since 1970 with milliseconds.
@@ -41,16 +49,20 @@ pub enum Field {
 
 impl Field {
     /// All fields, in the order of documentation and messages.
-    pub const ALL: [Field; 15] = [
+    pub const ALL: [Field; 19] = [
         Field::Event,
         Field::Id,
         Field::NPrev,
         Field::NMine,
         Field::NNext,
         Field::NOlder,
+        Field::NLeft,
+        Field::Stopping,
         Field::Generation,
         Field::Pid,
         Field::Worker,
+        Field::RespawnOf,
+        Field::History,
         Field::Seq,
         Field::Time,
         Field::Reason,
@@ -68,9 +80,13 @@ impl Field {
             Field::NMine => "n_mine",
             Field::NNext => "n_next",
             Field::NOlder => "n_older",
+            Field::NLeft => "n_left",
+            Field::Stopping => "stopping",
             Field::Generation => "generation",
             Field::Pid => "pid",
             Field::Worker => "worker",
+            Field::RespawnOf => "respawn_of",
+            Field::History => "history",
             Field::Seq => "seq",
             Field::Time => "time",
             Field::Reason => "reason",
@@ -89,9 +105,13 @@ impl Field {
             Field::NMine => write!(to, "{}", event.n_mine)?,
             Field::NNext => return number(event.n_next, to),
             Field::NOlder => write!(to, "{}", event.n_older)?,
+            Field::NLeft => write!(to, "{}", event.n_left)?,
+            Field::Stopping => to.write_char(if event.stopping { '1' } else { '0' })?,
             Field::Generation => write!(to, "{}", event.generation)?,
             Field::Pid => write!(to, "{}", event.pid)?,
             Field::Worker => return number(event.worker, to),
+            Field::RespawnOf => return number(event.respawn_of, to),
+            Field::History => write!(to, "{}", History(event.history))?,
             Field::Seq => write!(to, "{}", event.seq)?,
             Field::Time => {
                 write!(to, "{}.{:03}", event.time.div_euclid(1000), event.time.rem_euclid(1000))?
@@ -115,7 +135,7 @@ impl Field {
     }
 }
 
-fn number(value: Option<u32>, to: &mut dyn fmt::Write) -> Result<bool, fmt::Error> {
+fn number(value: Option<impl fmt::Display>, to: &mut dyn fmt::Write) -> Result<bool, fmt::Error> {
     match value {
         Some(value) => write!(to, "{value}").map(|()| true),
         None => Ok(false),
@@ -222,6 +242,10 @@ mod tests {
         n_mine: 4,
         n_next: Some(0),
         n_older: 2,
+        n_left: 3,
+        stopping: true,
+        respawn_of: Some(98),
+        history: 0x1_8bcf_e568_0063,
         reason: Some(Reason::Signal { number: 9, core: false }),
         connections: None,
         duration: None,
@@ -233,9 +257,12 @@ mod tests {
 
     #[test]
     fn every_field_is_filled_in() {
-        let text = "$event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker $seq \
-                    $time $reason $core";
-        assert_eq!(filled(text), "worker_lost 3-99 - 4 0 2 3 99 1 12 1700000000.007 signal 9 0");
+        let text = "$event $id $n_prev $n_mine $n_next $n_older $n_left $stopping $generation \
+                    $pid $worker $respawn_of $history $seq $time $reason $core";
+        assert_eq!(
+            filled(text),
+            "worker_lost 3-99 - 4 0 2 3 1 3 99 1 98 00018bcfe5680063 12 1700000000.007 signal 9 0"
+        );
     }
 
     #[test]
@@ -257,7 +284,8 @@ mod tests {
     #[test]
     fn absent_fields_are_dashes() {
         let event = Event { kind: Kind::MasterStart, worker: None, reason: None, ..EVENT };
-        let template = Template::parse("$worker $reason $core").unwrap();
-        assert_eq!(template.fill(&event).to_string(), "- - -");
+        let event = Event { respawn_of: None, ..event };
+        let template = Template::parse("$worker $reason $core $respawn_of").unwrap();
+        assert_eq!(template.fill(&event).to_string(), "- - - -");
     }
 }

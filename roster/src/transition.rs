@@ -59,6 +59,8 @@ pub enum Transition {
         slot: u32,
         /// The connections it has still open.
         connections: u32,
+        /// Whether it does so since the node stops.
+        stopping: bool,
     },
     /// A worker drains for longer than it should.
     WorkerStuck {
@@ -86,11 +88,16 @@ pub enum Transition {
         process_slot: u32,
         /// How old its heartbeat may get, milliseconds.
         patience: u32,
+        /// The process in whose place nginx started it, none if in nobody's. That may have died
+        /// before it registered.
+        respawn_of: Option<i32>,
     },
     /// A worker ends in an orderly way.
     WorkerExit {
         /// Its slot, from [`Recorded::slot`].
         slot: u32,
+        /// Whether it does so since the node stops.
+        stopping: bool,
     },
     /// A worker died without a word.
     WorkerLost {
@@ -183,6 +190,8 @@ impl Roster<'_> {
             Transition::MasterStart { pid, workers, began, reload } => {
                 let mut change = self.plan_master_start(pid, workers, began, now)?;
                 if reload {
+                    // There was one before it, if only in another zone or without a place in this.
+                    change.event.n_prev.get_or_insert(0);
                     let reloads = &mut change.reloads;
                     reloads.succeeded = reloads.succeeded.saturating_add(1);
                     reloads.succeeded_at = now.wall;
@@ -217,11 +226,12 @@ impl Roster<'_> {
                 change.lost_master = pid as u32;
                 Ok(change)
             }
-            Transition::WorkerDraining { slot, connections } => {
+            Transition::WorkerDraining { slot, connections, stopping } => {
                 let (w, g) = self.worker_and_generation(slot)?;
                 let mut event = self.worker_event(Kind::WorkerDraining, &w, None, now);
                 event.connections = Some(connections);
                 event.duration = None;
+                event.stopping |= stopping;
                 let w = WorkerChange { draining_since: now.monotonic.max(1), ..w.keep() };
                 Ok(self.change(event, g.keep(), Some(w)))
             }
@@ -236,7 +246,14 @@ impl Roster<'_> {
                 let event = self.event_of(Kind::MasterExit, generation, pid, now);
                 Ok(self.change(event, GenerationChange { number: 0, ..g.keep() }, None))
             }
-            Transition::WorkerStart { generation, pid, index, process_slot, patience } => {
+            Transition::WorkerStart {
+                generation,
+                pid,
+                index,
+                process_slot,
+                patience,
+                respawn_of,
+            } => {
                 let w = WorkerChange {
                     slot: self.free_slot(),
                     generation,
@@ -252,9 +269,13 @@ impl Roster<'_> {
                     stuck: false,
                     respawns: 0,
                 };
-                self.plan_worker_start(w, now)
+                self.plan_worker_start(w, respawn_of, now)
             }
-            Transition::WorkerExit { slot } => self.plan_end(slot, None, now),
+            Transition::WorkerExit { slot, stopping } => {
+                let mut change = self.plan_end(slot, None, now)?;
+                change.event.stopping |= stopping;
+                Ok(change)
+            }
             Transition::WorkerLost { slot, reason } => self.plan_end(slot, Some(reason), now),
             Transition::WorkerHung { slot } => {
                 let (w, g) = self.worker_and_generation(slot)?;
@@ -287,6 +308,8 @@ impl Roster<'_> {
         let number = self.current_generation().saturating_add(1);
         let mut event = self.event_of(Kind::MasterStart, number, pid, now);
         event.duration = Some(since(began, now));
+        // Whatever was thought before.
+        event.stopping = false;
         let g = GenerationChange {
             slot,
             number,
@@ -306,7 +329,12 @@ impl Roster<'_> {
         Ok(change)
     }
 
-    fn plan_worker_start(&self, w: WorkerChange, now: Now) -> Result<Change, Full> {
+    fn plan_worker_start(
+        &self,
+        w: WorkerChange,
+        respawn_of: Option<i32>,
+        now: Now,
+    ) -> Result<Change, Full> {
         let g = self.generation(w.generation).ok_or(Full::Generations)?;
         let record = self.workers.get(w.slot as usize).ok_or(Full::Workers)?;
         let respawns = self.respawns_of_index(w.index, w.generation);
@@ -316,12 +344,15 @@ impl Roster<'_> {
         let event = Event {
             worker: Some(w.index),
             n_mine: g.running,
+            stopping: false,
+            respawn_of: respawn_of.map(|last| self.last_of_index(&w).unwrap_or(last)),
             ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
         let more = u64::from(respawns.is_some());
         change.respawn_count = change.respawn_count.saturating_add(more);
         change.index_respawns = u64::from(w.respawns) | w.generation << 32;
+        change.index_pid = w.pid;
         if w.slot < change.worker_limit {
             change.free_worker = record.next.load(Relaxed);
         } else {
@@ -358,17 +389,27 @@ impl Roster<'_> {
             .then(|| (word as u32).saturating_add(1))
     }
 
+    /// The process that had a worker's index before it in its generation, if that was the last that
+    /// has registered with this index and has ended.
+    fn last_of_index(&self, w: &WorkerChange) -> Option<i32> {
+        self.respawns_of_index(w.index, w.generation)?;
+        let last = self.workers.get(w.index as usize)?.index_pid.load(Relaxed) as i32;
+        self.workers().all(|w| w.pid != last).then_some(last)
+    }
+
     fn change(&self, event: Event, g: GenerationChange, worker: Option<WorkerChange>) -> Change {
         let count = |count: &AtomicU64| count.load(Relaxed);
-        let index_respawns = worker.and_then(|w| self.workers.get(w.index as usize));
+        let of_index = worker.and_then(|w| self.workers.get(w.index as usize));
         Change {
             kind_count: count(&self.head.kinds[event.kind as usize]).saturating_add(1),
             loss_count: event
                 .reason
                 .map_or(0, |r| count(&self.head.losses[r.index()]).saturating_add(1)),
             respawn_count: count(&self.head.respawns),
-            index_respawns: index_respawns.map_or(0, |record| count(&record.index_respawns)),
-            event,
+            index_respawns: of_index.map_or(0, |record| count(&record.index_respawns)),
+            index_pid: of_index.map_or(0, |record| record.index_pid.load(Relaxed)),
+            // What a change leaves is what it makes of its generation.
+            event: Event { n_left: g.running, ..event },
             generation: g,
             worker,
             current: self.current_generation(),
@@ -393,6 +434,10 @@ impl Roster<'_> {
             n_mine: counts.n_mine,
             n_next: counts.n_next,
             n_older: counts.n_older,
+            n_left: counts.n_mine,
+            stopping: self.is_stopping(),
+            respawn_of: None,
+            history: self.history_id(),
             reason: None,
             connections: None,
             duration: None,

@@ -117,9 +117,9 @@ fn transition(random: &mut Random) -> Transition {
         2 => Transition::MasterExit { generation, pid },
         3 => Transition::ReloadFailed { pid, began },
         4 => Transition::MasterLost { pid },
-        5 => Transition::WorkerDraining { slot, connections },
+        5 => Transition::WorkerDraining { slot, connections, stopping: slot % 2 == 0 },
         6 => Transition::WorkerStuck { slot, connections },
-        7 => Transition::WorkerExit { slot },
+        7 => Transition::WorkerExit { slot, stopping: slot % 2 == 0 },
         8 => Transition::WorkerLost { slot, reason },
         9 => Transition::WorkerHung { slot },
         10 => Transition::WorkerRecovered { slot },
@@ -129,6 +129,7 @@ fn transition(random: &mut Random) -> Transition {
             index: slot,
             process_slot: slot,
             patience: connections,
+            respawn_of: None,
         },
     }
 }
@@ -136,7 +137,7 @@ fn transition(random: &mut Random) -> Transition {
 /// A table with a history.
 fn lived(memory: &Memory, random: &mut Random) {
     let roster = memory.roster();
-    roster.create(0);
+    roster.create(0, 77);
     for _ in 0..random.below(40) {
         let _ = roster.record(transition(random), NOW, &mut |_| ());
         if random.below(4) > 0 {
@@ -244,7 +245,7 @@ fn a_table_of_arbitrary_words() {
     fuzz(5, |random| {
         // Magic, version and geometry stay: nginx's zone is refused without.
         memory.restore(&header);
-        memory.roster().create(0);
+        memory.roster().create(0, 77);
         let zeros = random.below(4);
         for word in &memory.words()[3..] {
             let new = if random.below(4) < zeros { 0 } else { random.word(0) };
@@ -325,6 +326,10 @@ fn texts_with_fields() {
         n_mine: 0,
         n_next: None,
         n_older: u32::MAX,
+        n_left: u32::MAX,
+        stopping: true,
+        respawn_of: Some(i32::MIN),
+        history: u64::MAX,
         reason: Some(Reason::Exit(255)),
         connections: Some(0),
         duration: Some(u32::MAX - 1),
@@ -349,6 +354,8 @@ fn texts_with_fields() {
                 let other = Event { kind: Kind::MasterExit, reason: None, n_older: 6, ..other };
                 let other = Event { worker: Some(7), n_prev: None, n_next: Some(8), ..other };
                 let other = Event { connections: None, duration: None, ..other };
+                let other = Event { n_left: 9, stopping: false, history: 10, ..other };
+                let other = Event { respawn_of: Some(11), ..other };
                 let differs = template.fill(&other).to_string() != filled;
                 assert_eq!(template.has_fields(), differs, "{text:?}");
             }

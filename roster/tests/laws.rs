@@ -23,6 +23,8 @@ enum Action {
     ReloadFailed,
     MasterLost,
     Stop,
+    /// The same, and all the events from here on say so.
+    NodeStops,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -39,6 +41,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::ReloadFailed),
         1 => Just(Action::MasterLost),
         1 => Just(Action::Stop),
+        1 => Just(Action::NodeStops),
     ]
 }
 
@@ -55,22 +58,34 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
         Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2 },
         Action::MasterLost => Transition::MasterLost { pid },
         Action::WorkerDraining(n) => {
-            Transition::WorkerDraining { slot: pick(n, false)?, connections: 3 }
+            let stopping = n % 5 == 0;
+            Transition::WorkerDraining { slot: pick(n, false)?, connections: 3, stopping }
         }
         Action::WorkerStuck(n) => Transition::WorkerStuck { slot: pick(n, false)?, connections: 3 },
         Action::WorkerStart(n) => {
             let generations: Vec<u64> = roster.generations().map(|g| g.number).collect();
             let generation = *generations.get(n.checked_rem(generations.len())?)?;
-            Transition::WorkerStart { generation, pid, index: 0, process_slot: 0, patience: 10 }
+            // Pids go up: that of the one before may be of a worker, which may be gone.
+            let gone = roster.workers().all(|w| w.pid != pid - 1);
+            Transition::WorkerStart {
+                generation,
+                pid,
+                index: n as u32 % 3,
+                process_slot: 0,
+                patience: 10,
+                respawn_of: (gone && n % 2 == 0).then_some(pid - 1),
+            }
         }
-        Action::WorkerExit(n) => Transition::WorkerExit { slot: pick(n, false)? },
+        Action::WorkerExit(n) => {
+            Transition::WorkerExit { slot: pick(n, false)?, stopping: n % 5 == 0 }
+        }
         Action::WorkerLost(n) => {
             let slot = pick(n / 2, n % 2 == 0)?;
             Transition::WorkerLost { slot, reason: Reason::Unknown }
         }
         Action::WorkerHung(n) => Transition::WorkerHung { slot: pick(n, false)? },
         Action::WorkerRecovered(n) => Transition::WorkerRecovered { slot: pick(n, true)? },
-        Action::Stop => return None,
+        Action::Stop | Action::NodeStops => return None,
     })
 }
 
@@ -132,6 +147,9 @@ fn live(geometry: Geometry, happenings: &[Happening]) -> Vec<Full> {
     for (i, (action, death)) in happenings.iter().enumerate() {
         if let Action::Stop = action {
             roster.retire_all();
+        } else if let Action::NodeStops = action {
+            roster.retire_all();
+            roster.set_stopping();
         } else if let Some(transition) = transition(roster, action, 100 + i as i32) {
             let seq = roster.seq();
             let reloads = roster.reloads();
@@ -166,6 +184,7 @@ fn live(geometry: Geometry, happenings: &[Happening]) -> Vec<Full> {
     }
     // The node stops: whoever is left is lost, and every generation ends.
     roster.retire_all();
+    roster.set_stopping();
     let left: Vec<u32> = roster.workers().map(|w| w.slot).collect();
     for slot in left {
         let lost = Transition::WorkerLost { slot, reason: Reason::Unknown };

@@ -37,8 +37,14 @@ impl Memory {
 }
 
 const START: Transition = Transition::MasterStart { pid: 10, workers: 1, began: 1, reload: false };
-const WORKER: Transition =
-    Transition::WorkerStart { generation: 1, pid: 11, index: 3, process_slot: 4, patience: 5 };
+const WORKER: Transition = Transition::WorkerStart {
+    generation: 1,
+    pid: 11,
+    index: 3,
+    process_slot: 4,
+    patience: 5,
+    respawn_of: Some(9),
+};
 
 /// A moment; each event has its own.
 fn now(n: u64) -> Now {
@@ -79,7 +85,7 @@ fn while_recording(
             workers: Default::default(),
             events: Default::default(),
         });
-        memory.roster().create(0);
+        memory.roster().create(0, 77);
         for transition in before {
             record(memory.roster(), *transition);
         }
@@ -112,6 +118,7 @@ fn is_whole(event: &Event) -> bool {
     };
     (event.pid, event.worker, event.n_mine) == about
         && event.time == event.seq as i64
+        && event.history == 77
         && event.generation == 1
 }
 

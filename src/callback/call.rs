@@ -6,7 +6,7 @@ use core::mem::{offset_of, size_of};
 use core::ptr;
 use std::ffi::CString;
 
-use roster::{Event, Reason, Roster};
+use roster::{Event, History, Reason, Roster};
 
 use crate::conf::ConfError;
 use crate::header::{ngx_worker_manager_event_t, NGX_WORKER_MANAGER_NIL};
@@ -106,6 +106,7 @@ pub fn with_event_for_c<T>(
     // On the stack: a worker that has just been forked pays for every page it writes to.
     let name = Text::new(format_args!("{}", event.kind.name()));
     let id = Text::new(format_args!("{}", event.id()));
+    let history = Text::new(format_args!("{}", History(event.history)));
     let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
@@ -127,6 +128,10 @@ pub fn with_event_for_c<T>(
         connections: number(event.connections),
         duration: number(event.duration),
         took: took.map_or(nil, |took| took as i64),
+        n_left: event.n_left.into(),
+        stopping: event.stopping.into(),
+        respawn_of: event.respawn_of.map_or(nil, i64::from),
+        history: history.as_ptr(),
     })
 }
 

@@ -28,9 +28,10 @@ my $count = 0;
 my @nodes;
 
 # Fields of an event in the order in which the suites log them.
-my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core connections duration);
+my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core connections duration
+    left stopping respawn_of history);
 our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
-    . ' \"$reason\" $core $connections $duration';
+    . ' \"$reason\" $core $connections $duration $n_left $stopping $respawn_of $history';
 
 # new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
 sub new {

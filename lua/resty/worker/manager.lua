@@ -35,6 +35,11 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
             int           core;
             int64_t       connections;
             int64_t       duration;
+            int64_t       took;
+            int64_t       n_left;
+            int           stopping;
+            int64_t       respawn_of;
+            const char   *history;
         } ngx_worker_manager_event_t;
 
         typedef struct {
@@ -137,6 +142,10 @@ local function details_of(event, id)
         n_mine = number_of(event.n_mine),
         n_next = number_of(event.n_next),
         n_older = number_of(event.n_older),
+        n_left = number_of(event.n_left),
+        stopping = event.stopping ~= 0,
+        respawn_of = number_of(event.respawn_of),
+        history = ffi.string(event.history),
         generation = number_of(event.generation),
         pid = number_of(event.pid),
         worker = number_of(event.worker),

@@ -10,6 +10,9 @@ use roster::{Event, Geometry, Kind, Now, Roster};
 /// A moment; time stands still in the tests.
 pub const NOW: Now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
 
+/// Names the history of every roster in the tests.
+pub const HISTORY: u64 = 77;
+
 /// Memory for a roster, as plain as that of a zone.
 pub struct Memory {
     geometry: Geometry,
@@ -26,7 +29,7 @@ impl Memory {
     /// A roster without history.
     pub fn new(geometry: Geometry) -> Memory {
         let memory = Memory::zeroed(geometry);
-        memory.roster().create(0);
+        memory.roster().create(0, HISTORY);
         memory
     }
 
@@ -101,6 +104,8 @@ pub struct Ledger {
     pub generations: BTreeMap<u64, BTreeMap<i32, bool>>,
     over: BTreeSet<u64>,
     ready: BTreeSet<u64>,
+    /// Whether the newest event says that the node stops.
+    stopping: bool,
     /// How many workers make a generation ready.
     pub expected: u32,
     /// The newest event in it.
@@ -121,26 +126,55 @@ impl Ledger {
     }
 
     fn check_counts(&self, event: &Event) -> Result<(), Broken> {
-        let older: u32 = self
-            .generations
-            .keys()
-            .filter(|g| **g + 1 < event.generation)
-            .filter_map(|g| self.running(*g))
-            .sum();
+        let mut older = self.generations.range(..event.generation).rev();
+        let prev = older.next().and_then(|(g, _)| self.running(*g));
+        let older: u32 = older.filter_map(|(g, _)| self.running(*g)).sum();
+        let next = self.generations.range(event.generation + 1..).next();
         let told = (event.n_prev, Some(event.n_mine), event.n_next, event.n_older);
         let counted = (
-            self.running(event.generation - 1),
+            // A reload may be the first thing in a history.
+            prev.or(event.n_prev.filter(|n| event.kind == Kind::MasterStart && *n == 0)),
             self.running(event.generation),
-            self.running(event.generation + 1),
+            next.and_then(|(g, _)| self.running(*g)),
             older,
         );
         law(told == counted, Law::Counts, || format!("{event:?}, counted are {counted:?}"))
     }
 
+    /// Holds what an event leaves to what there is once it is taken.
+    fn check_left(&self, event: &Event) -> Result<(), Broken> {
+        let left = self.running(event.generation).unwrap_or(0);
+        law(event.n_left == left, Law::Counts, || format!("{event:?}, left are {left}"))
+    }
+
+    /// Once the node is known to stop every event says so, but for a start.
+    fn check_stopping(&mut self, event: &Event) -> Result<(), Broken> {
+        let starts = matches!(event.kind, Kind::MasterStart | Kind::WorkerStart);
+        let fine = if starts { !event.stopping } else { event.stopping || !self.stopping };
+        self.stopping = event.stopping;
+        law(fine, Law::Order, || format!("{event:?}, the node stops or not"))
+    }
+
+    /// A worker takes the place of one whose end was told.
+    fn check_place(&self, event: &Event) -> Result<(), Broken> {
+        let Some(before) = event.respawn_of else { return Ok(()) };
+        let gone = self.generations.values().all(|workers| !workers.contains_key(&before));
+        let fine = gone && event.kind == Kind::WorkerStart;
+        law(fine, Law::OneEnd, || format!("{event:?} in the place of one that lives"))
+    }
+
     /// The next event.
     pub fn take(&mut self, event: &Event) -> Result<(), Broken> {
         self.seq += 1;
-        law(event.seq == self.seq, Law::Gapless, || format!("{event:?} is not {}", self.seq))?;
+        let next = event.seq == self.seq && event.history == HISTORY;
+        law(next, Law::Gapless, || format!("{event:?} is not {}", self.seq))?;
+        self.take_next(event)?;
+        self.check_place(event)?;
+        self.check_stopping(event)?;
+        self.check_left(event)
+    }
+
+    fn take_next(&mut self, event: &Event) -> Result<(), Broken> {
         let generation = event.generation;
         let once = |holds, what| law(holds, Law::OneEnd, || format!("{event:?} {what}"));
         once(!self.over.contains(&generation), "after the end")?;

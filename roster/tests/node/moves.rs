@@ -119,6 +119,8 @@ impl Node {
         let recovered = me.filter(|me| me.hung);
         let recovered = recovered.map(|me| Transition::WorkerRecovered { slot: me.slot });
         let mut retire = false;
+        // The master's order reaches everybody; who lost the master ends by itself, one by one.
+        let stopping = state.master == Master::Stopping;
         let mut todo: Vec<Transition> = Vec::new();
         match (purpose, who) {
             (Purpose::Commit, _) => {
@@ -140,6 +142,8 @@ impl Node {
                     index: index as u32,
                     process_slot: 0,
                     patience: 10,
+                    respawn_of: (state.workers[generation][index].predecessors > 0)
+                        .then_some(before),
                 });
             }
             (Purpose::Look | Purpose::Judge(_), _) => {
@@ -163,7 +167,7 @@ impl Node {
                     retire = true;
                 }
                 todo.extend(recovered);
-                todo.extend(me.map(|me| Transition::WorkerExit { slot: me.slot }));
+                todo.extend(me.map(|me| Transition::WorkerExit { slot: me.slot, stopping }));
             }
             (Purpose::Stop, _) => {
                 todo = roster.workers().map(|w| lost(w.slot)).collect();

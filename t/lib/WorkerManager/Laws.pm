@@ -15,8 +15,8 @@ sub broken {
     my %generations;    # number => { running => {pid}, hung => {pid}, index => {pid => index},
                         #             over => bool }
     my (%started, %ended, %once);
-    my $seq = 0;
-    my $last_generation;
+    my ($seq, $stopping) = (0, 0);
+    my ($last_generation, $history);
 
     for my $event (@$events) {
         my $bad = sub { push @broken, "event $event->{seq}, $event->{event} $event->{id}: @_" };
@@ -24,6 +24,8 @@ sub broken {
         $bad->("seq $event->{seq} instead of $seq") if !$options{gaps} && $event->{seq} != $seq;
         $bad->('seq goes backwards') if $options{gaps} && $event->{seq} <= $seq;
         $seq = $event->{seq};
+        $history //= $event->{history};
+        $bad->("history $event->{history}, not $history") if differ($event->{history}, $history);
 
         my ($kind, $number, $pid) = @$event{qw(event gen pid)};
         my $g = $generations{$number};
@@ -62,10 +64,21 @@ sub broken {
             $bad->('was not hung') unless delete $g->{hung}{$pid};
             $g->{running}{$pid} = 1;
         }
+        # Only a start takes back that the node stops.
+        my $starts = $kind =~ /^(?:master|worker)_start$/;
+        $bad->("stopping $event->{stopping}")
+            if !$options{gaps} && differ($event->{stopping}, $starts ? 0 : $stopping || $event->{stopping});
+        $stopping = $event->{stopping} // 0;
+        my $before = $event->{respawn_of} // '-';
+        $bad->("in the place of $before")
+            if $before ne '-' && $before ne '?' && !$options{gaps}
+            && ($kind ne 'worker_start' || !grep { $ended{"$_-$before"} } keys %generations);
         # What was counted before it is hung or gone is counted in its own event.
         my %expected = counts(\%generations, $number);
         for my $name (qw(prev mine next older)) {
             next if $options{gaps};
+            # A reload may be the first thing in a history.
+            next if $name eq 'prev' && $kind eq 'master_start' && $expected{prev} eq '-' && !$event->{prev};
             $bad->("n_$name is $event->{$name}, not $expected{$name}")
                 if $event->{$name} ne $expected{$name} && $event->{$name} ne '?';
         }
@@ -82,12 +95,17 @@ sub broken {
             $bad->('was not running')
                 if !delete $g->{running}{$pid} && !$was_hung && !$options{gaps};
         }
+        # And not any more in what is left.
+        my $left = keys %{ $g->{running} };
+        $bad->("n_left is $event->{left}, not $left") if !$options{gaps} && differ($event->{left}, $left);
         if ($kind eq 'master_exit') {
             $bad->('has workers') if %{ $g->{running} } || %{ $g->{hung} };
             $g->{over} = 1;
         }
     }
     if ($options{final}) {
+        push @broken, 'the last event does not know that the node stops'
+            if !$options{gaps} && @$events && differ($stopping, 1);
         push @broken, map { "worker $_ never ended" } grep { !$ended{$_} } sort keys %started;
         push @broken, map { "generation $_ never ended" }
             grep { !$generations{$_}{over} } sort keys %generations;
@@ -95,22 +113,24 @@ sub broken {
     return @broken;
 }
 
+# Whether what an event says of itself is something else; not all who read events know everything.
+sub differ {
+    my ($told, $expected) = @_;
+    return defined $told && $told ne '?' && defined $expected && $told ne $expected;
+}
+
 sub counts {
     my ($generations, $mine) = @_;
-    my $running = sub {
-        my $g = $generations->{ $_[0] };
-        return $g && !$g->{over} ? scalar keys %{ $g->{running} } : '-';
-    };
+    my $running = sub { scalar keys %{ $generations->{ $_[0] }{running} } };
+    my @living = sort { $a <=> $b } grep { !$generations->{$_}{over} } keys %$generations;
+    my ($prev, @older) = reverse grep { $_ < $mine } @living;
+    my ($next) = grep { $_ > $mine } @living;
     my $older = 0;
-    for my $number (keys %$generations) {
-        next unless $number < $mine - 1;
-        my $n = $running->($number);
-        $older += $n unless $n eq '-';
-    }
+    $older += $running->($_) for @older;
     return (
-        prev  => $running->($mine - 1),
+        prev  => defined $prev ? $running->($prev) : '-',
         mine  => $running->($mine),
-        next  => $running->($mine + 1),
+        next  => defined $next ? $running->($next) : '-',
         older => $older,
     );
 }

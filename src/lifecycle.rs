@@ -306,12 +306,13 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
 fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
     let pid = process::pid();
     let generation = conf.generation.get();
+    let patience = (conf.interval() + conf.failed()) as u64 + watch::timer_delay();
     let recorded = hold.record(Transition::WorkerStart {
         generation,
         pid,
         index: process::worker_index(),
         process_slot: process::slot(),
-        patience: u32::try_from(conf.interval() + conf.failed()).unwrap_or(u32::MAX),
+        patience: u32::try_from(patience).unwrap_or(u32::MAX),
         respawn_of,
     });
     match recorded {

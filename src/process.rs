@@ -99,6 +99,16 @@ pub unsafe fn worker_processes(cycle: *const ngx_cycle_t, load: Load) -> u32 {
     }
 }
 
+/// `timer_resolution` of the configuration in force, milliseconds; 0 if nginx looks at its timers whenever
+/// one is due.
+pub fn timer_resolution() -> u64 {
+    // SAFETY: the global cycle of a worker has the core module's configuration, which is complete.
+    unsafe {
+        let core = (*(*ngx_cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
+        (*core).timer_resolution as u64
+    }
+}
+
 /// Whether this process loads configurations: a master, or the one process of
 /// `master_process off`. Not `nginx -t` and `nginx -s`, which read them too.
 pub fn is_loading() -> bool {

@@ -17,6 +17,7 @@ use crate::oom;
 use crate::order;
 use crate::process::{self, PerProcess};
 
+mod descriptor;
 mod drain;
 mod kin;
 mod pidfd;
@@ -24,7 +25,7 @@ mod shift;
 mod timer;
 
 pub use shift::take_over;
-pub use timer::Timer;
+pub use timer::{delay as timer_delay, Timer};
 
 /// How soon to come back to a lock that is busy or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
@@ -184,7 +185,8 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     let now = clock::monotonic();
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
-    let late = now.saturating_sub(rhythm.beat) > rhythm.interval + rhythm.failed / 2;
+    let least = rhythm.interval + rhythm.failed / 2 + timer_delay();
+    let late = now.saturating_sub(rhythm.beat) > least;
     member.zone.roster().beat(member.slot, member.registration, now);
     rhythm.beat = now;
     RHYTHM.set(rhythm);

@@ -18,7 +18,7 @@ use crate::zone::Zone;
 
 /// How long nobody else goes on in the place of a process that is to come back to the lock, beyond the
 /// time of the program that it awaits, milliseconds. A worker that serves comes back in some
-/// milliseconds, unless something else holds up its event loop.
+/// milliseconds, unless something else holds up its event loop, or nginx looks at its timers at ticks only.
 const COMES_BACK: u64 = 2000;
 
 /// How often to see whether it has, milliseconds, in the long run: each look costs some microseconds, and
@@ -42,6 +42,7 @@ impl<'a> Hold<'a> {
             Some(awaited) => awaited.running.time_left().saturating_add(COMES_BACK),
             None => COMES_BACK,
         };
+        let patience = patience.saturating_add(watch::timer_delay());
         let now = clock::now();
         let until = now.monotonic.saturating_add(patience);
         self.roster().reserve(process::pid(), now.since_boot, until);

@@ -1,29 +1,16 @@
 //! A process that is watched in the event loop, by its pidfd.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 
-use ngx::ffi::{
-    ngx_connection_t, ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_int_t, ngx_uint_t,
-    NGX_OK,
-};
+use ngx::ffi::ngx_event_t;
 use roster::Reason;
 
+use super::descriptor::Descriptor;
 use crate::kill_point::simulated;
 use crate::log::Log;
 
-/// `NGX_USE_EPOLL_EVENT`: the event method is epoll. The others can't wait for a pidfd or look up
-/// the connection of a descriptor in a table of nginx's own.
-const USE_EPOLL: ngx_uint_t = 0x40;
-
-/// What nginx's event loop needs for a descriptor. Not one of the worker's connections, since those
-/// are counted, and looked through when it ends.
-pub struct Pidfd {
-    connection: ngx_connection_t,
-    read: ngx_event_t,
-    write: ngx_event_t,
-    fd: c_int,
-    waiting: bool,
-}
+/// A process that is watched.
+pub struct Pidfd(Descriptor);
 
 /// How a process that has died ended, as far as its pidfd tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,14 +40,12 @@ const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<PidfdInfo>() as libc::c_ulo
 impl Pidfd {
     /// One that watches nobody.
     pub const fn new() -> Pidfd {
-        // SAFETY: all of it is plain data; 0 is not a descriptor that this could have.
-        unsafe { core::mem::zeroed() }
+        Pidfd(Descriptor::new())
     }
 
     /// Whether the event loop can watch processes at all.
     pub fn is_supported() -> bool {
-        // SAFETY: plain globals, set when the event loop began.
-        unsafe { ngx_event_flags & USE_EPOLL != 0 }
+        Descriptor::is_supported()
     }
 
     /// Starts to watch a process; `handler` is called once when it has died. The error is an errno.
@@ -82,32 +67,8 @@ impl Pidfd {
             if fd < 0 {
                 return Err(*libc::__errno_location());
             }
-            let (connection, read, write) =
-                (&raw mut (*this).connection, &raw mut (*this).read, &raw mut (*this).write);
-            (*connection).fd = fd;
-            (*connection).read = read;
-            (*connection).write = write;
-            (*connection).log = log.as_ptr();
-            for event in [read, write] {
-                (*event).data = connection.cast::<c_void>();
-                (*event).log = log.as_ptr();
-            }
-            (*read).handler = Some(handler);
-            (*write).handler = Some(ignore);
-            // What is still on its way from the epoll of before is then taken for stale.
-            (*read).set_instance(u32::from((*read).instance() == 0));
-            (*write).set_instance((*read).instance());
-            (*this).fd = fd;
-            (*this).waiting = false;
-            let add = ngx_event_actions.add;
-            if add.is_none_or(|add| add(read, readable(), 0) != NGX_OK as ngx_int_t) {
-                libc::close(fd);
-                (*this).fd = 0;
-                return Err(libc::EPERM);
-            }
-            (*this).waiting = true;
+            Descriptor::open(&raw mut (*this).0, fd, handler, this.cast(), log)
         }
-        Ok(())
     }
 
     /// Stops the handler from being called, and keeps the descriptor.
@@ -116,13 +77,7 @@ impl Pidfd {
     /// `this` points to a static, and this thread runs the event loop.
     pub unsafe fn silence(this: *mut Pidfd) {
         // SAFETY: the caller vouches for `this`.
-        unsafe {
-            if core::mem::take(&mut (*this).waiting) {
-                if let Some(del) = ngx_event_actions.del {
-                    del(&raw mut (*this).read, readable(), 0);
-                }
-            }
-        }
+        unsafe { Descriptor::silence(&raw mut (*this).0) }
     }
 
     /// Stops to watch.
@@ -131,32 +86,22 @@ impl Pidfd {
     /// As for `silence`.
     pub unsafe fn close(this: *mut Pidfd) {
         // SAFETY: the caller vouches for `this`.
-        unsafe {
-            Pidfd::silence(this);
-            if (*this).fd > 0 {
-                libc::close((*this).fd);
-                (*this).fd = 0;
-                (*this).connection.fd = -1;
-            }
-        }
+        unsafe { Descriptor::close(&raw mut (*this).0) }
     }
 
-    /// Whether the process has died. Asked again at each event: one may come late, from before
-    /// another process was watched here.
+    /// Whether the process has died.
     pub fn has_died(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry.
-        self.fd > 0 && unsafe { libc::poll(&mut poll, 1, 0) } == 1
+        self.0.is_readable()
     }
 
     /// How the process ended.
     pub fn ending(&self) -> Ending {
-        if self.fd <= 0 || simulated("no-exit-info") {
+        let Some(fd) = self.0.fd().filter(|_| !simulated("no-exit-info")) else {
             return Ending::Untold;
-        }
+        };
         let mut info = PidfdInfo { mask: INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
         // SAFETY: the descriptor is a pidfd, and the structure as large as the request says.
-        let result = unsafe { libc::ioctl(self.fd, GET_INFO as _, &mut info) };
+        let result = unsafe { libc::ioctl(fd, GET_INFO as _, &mut info) };
         if result != 0 {
             // Older kernels: ENOTTY or EINVAL if they know no such request, ESRCH if they do but
             // keep nothing of the dead.
@@ -168,10 +113,3 @@ impl Pidfd {
         }
     }
 }
-
-/// `NGX_READ_EVENT` as ngx_epoll_module has it.
-fn readable() -> ngx_int_t {
-    (libc::EPOLLIN | libc::EPOLLRDHUP) as ngx_int_t
-}
-
-unsafe extern "C" fn ignore(_event: *mut ngx_event_t) {}

@@ -2,6 +2,7 @@
 
 use std::mem::take;
 
+use linux::mutex::Taken;
 use linux::process::is_gone;
 use ngx::ffi::ngx_time_update;
 use roster::{Event, Full, Kind, Pending, Recorded, Reservation, Roster, Step, Transition};
@@ -11,7 +12,6 @@ use crate::clock;
 use crate::conf::Conf;
 use crate::kill_point::kill_point;
 use crate::lifecycle::beat;
-use crate::lock::Taken;
 use crate::log::Log;
 use crate::oom;
 use crate::process;
@@ -70,7 +70,15 @@ impl<'a> Hold<'a> {
         let mut waiting = waiting(zone, log);
         loop {
             parked::await_return(zone.roster(), &mut waiting);
-            match Self::enter(zone.lock().take(&mut waiting), zone, conf, log) {
+            match Self::enter(
+                zone.lock().take(&mut || {
+                    waiting();
+                    true
+                }),
+                zone,
+                conf,
+                log,
+            ) {
                 Entry::Held(hold) => return Some(hold),
                 Entry::Failed => return None,
                 Entry::Reserved => {}

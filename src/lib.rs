@@ -20,7 +20,6 @@ mod hooks;
 mod http;
 mod kill_point;
 mod lifecycle;
-mod lock;
 mod losses;
 mod lua;
 mod oom;

@@ -8,6 +8,7 @@ use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
+use linux::mutex::RobustMutex;
 use memoffset::offset_of;
 use ngx::ffi::{
     ngx_int_t, ngx_pagesize, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_pool_t, NGX_ERROR, NGX_OK,
@@ -16,23 +17,22 @@ use roster::{Geometry, Roster};
 
 use crate::clock;
 use crate::conf::Conf;
-use crate::lock::Lock;
 use crate::log::Log;
 use crate::process::{self, PerProcess};
 
 /// What the module keeps at the start of its memory in the zone; the roster follows.
 #[repr(C)]
 struct ZoneHead {
-    lock: Lock,
+    lock: RobustMutex,
     /// Size of the memory, this head included.
     bytes: AtomicU64,
-    spare: [u64; 7],
+    spare: [u64; 5],
 }
 
 // The roster begins right after and needs its alignment; other builds read the same layout.
 const _: () = {
     assert!(offset_of!(ZoneHead, lock) == 0);
-    assert!(offset_of!(ZoneHead, bytes) == 64);
+    assert!(offset_of!(ZoneHead, bytes) == 80);
     assert!(size_of::<ZoneHead>() == 128);
 };
 
@@ -64,7 +64,7 @@ impl Zone {
     }
 
     /// The node's lock.
-    pub fn lock(&self) -> &Lock {
+    pub fn lock(&self) -> &RobustMutex {
         &self.head().lock
     }
 
@@ -125,6 +125,14 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
         }
         match create((*shm_zone).shm.addr.cast(), LAST_GENERATION.get()) {
             Ok(zone) => {
+                if !zone.lock().is_repairable() {
+                    log!(
+                        log,
+                        Warn,
+                        "worker_manager: could not find out how libc lays out a robust mutex, a process that \
+                         dies holding the lock may keep it if its memory is reaped before it exits"
+                    );
+                }
                 (*shm_zone).data = zone.0.as_ptr().cast();
                 NGX_OK as ngx_int_t
             }

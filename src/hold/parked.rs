@@ -4,13 +4,13 @@ use std::mem::take;
 use std::thread;
 use std::time::Duration;
 
+use linux::mutex::Taken;
 use linux::process::is_gone;
 use roster::{Reservation, Roster};
 
 use super::{is_mine, waiting, Hold, Progress};
 use crate::clock;
 use crate::conf::Conf;
-use crate::lock::Taken;
 use crate::log::Log;
 use crate::process;
 use crate::watch;
@@ -66,7 +66,11 @@ impl<'a> Parked<'a> {
 
     /// Takes the lock again, however long that takes. None if others have gone on.
     pub fn resume(self) -> Option<Hold<'a>> {
-        let taken = self.zone.lock().take(&mut waiting(self.zone, self.log));
+        let mut waiting = waiting(self.zone, self.log);
+        let taken = self.zone.lock().take(&mut || {
+            waiting();
+            true
+        });
         match self.go_on(taken) {
             Resumed::Held(hold) => Some(hold),
             Resumed::Busy(_) | Resumed::Lost => None,

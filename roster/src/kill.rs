@@ -66,6 +66,14 @@ macro_rules! atomic {
                 }
             }
 
+            pub(crate) fn fetch_or(&self, word: $word, order: Ordering) -> $word {
+                if is_alive() {
+                    self.0.fetch_or(word, order)
+                } else {
+                    self.0.load(Ordering::Relaxed)
+                }
+            }
+
             pub(crate) fn fetch_max(&self, word: $word, order: Ordering) -> $word {
                 if is_alive() {
                     self.0.fetch_max(word, order)

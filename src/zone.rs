@@ -5,7 +5,8 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::cell::Cell;
 
 use linux::mutex::RobustMutex;
@@ -26,7 +27,9 @@ struct ZoneHead {
     lock: RobustMutex,
     /// Size of the memory, this head included.
     bytes: AtomicU64,
-    spare: [u64; 5],
+    /// Who runs exit callbacks of Lua code, see [`Zone::take_turn`].
+    turn: AtomicU64,
+    spare: [u64; 4],
 }
 
 // The roster begins right after and needs its alignment; other builds read the same layout.
@@ -48,6 +51,11 @@ pub fn remember_generation(generation: u64) {
     LAST_GENERATION.set(generation);
 }
 
+/// The newest generation that was committed, 0 before the first.
+pub fn last_generation() -> u64 {
+    LAST_GENERATION.get()
+}
+
 impl Zone {
     /// The memory that a zone's `init` left in `data`.
     ///
@@ -66,6 +74,37 @@ impl Zone {
     /// The node's lock.
     pub fn lock(&self) -> &RobustMutex {
         &self.head().lock
+    }
+
+    /// Takes the turn for `token`, which is not 0, if nobody has it, or who has it is gone or took
+    /// longer than it might; returns who that was, or 0. None if it is another's. `now` and `limit` are
+    /// in milliseconds of the monotonic clock.
+    pub fn take_turn(
+        &self,
+        token: u32,
+        now: u64,
+        limit: u64,
+        is_gone: impl FnOnce(u32) -> bool,
+    ) -> Option<u32> {
+        // Low half whose it is, high half until when, in tenths of a second.
+        const UNIT: u64 = 100;
+        let word = self.head().turn.load(Acquire);
+        let owner = word as u32;
+        if owner != 0 && word >> 32 > now / UNIT && !is_gone(owner) {
+            return None;
+        }
+        let own = u64::from(token) | (((now + limit) / UNIT) << 32);
+        self.head().turn.compare_exchange(word, own, AcqRel, Relaxed).ok().map(|_| owner)
+    }
+
+    /// Ends the turn of `token`, if it still has it.
+    pub fn end_turn(&self, token: u32) {
+        let turn = &self.head().turn;
+        let word = turn.load(Acquire);
+        if word as u32 == token {
+            // If another has it now, that is right too.
+            let _ = turn.compare_exchange(word, 0, AcqRel, Relaxed);
+        }
     }
 
     /// The roster.

@@ -240,6 +240,7 @@ impl Roster<'_> {
                 record.respawns.store(w.respawns, Release);
                 if w.generation == 0 {
                     record.connections.store(0, Release);
+                    record.marks.store(0, Release);
                     record.registration.store(0, Release);
                 } else if event.kind == Kind::WorkerStart {
                     record.registration.store(event.seq, Release);

@@ -212,7 +212,9 @@ pub struct GenerationRecord {
     pub(crate) ready_after: AtomicU32,
     /// When it was committed, wall clock, milliseconds.
     pub(crate) started: AtomicU64,
-    pub(crate) spare: [AtomicU32; 4],
+    /// Its number and marks, see `marks.rs`.
+    pub(crate) marks: AtomicU64,
+    pub(crate) spare: [AtomicU32; 2],
 }
 
 /// One worker.
@@ -247,7 +249,8 @@ pub struct WorkerRecord {
     pub(crate) index_respawns: AtomicU64,
     /// Nor this: the process that has registered with that index last.
     pub(crate) index_pid: AtomicU32,
-    pub(crate) spare: [AtomicU32; 1],
+    /// See `marks.rs`.
+    pub(crate) marks: AtomicU32,
     /// The number of its `worker_start`: the one name of a worker that no other ever has, since its
     /// slot, its pid and nginx's slot are given to others. 0 in a free slot.
     pub(crate) registration: AtomicU64,

@@ -16,6 +16,7 @@ mod journal;
 pub mod kill;
 mod layout;
 mod log;
+mod marks;
 mod recover;
 mod snapshot;
 mod stats;

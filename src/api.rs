@@ -47,11 +47,18 @@ pub fn kind_from_name(name: &CStr) -> Option<Option<Kind>> {
 }
 
 /// The zone, and the generation this process belongs to.
-fn place() -> Option<(Zone, u64)> {
+pub fn place() -> Option<(Zone, u64)> {
     lifecycle::member().map(|member| (member.zone, member.generation)).or_else(|| {
-        // The master, which is no member, has the generation it committed last.
-        // SAFETY: nginx's global cycle is live.
-        let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
+        // The master, which is no member, has the generation it committed last. nginx's Lua module
+        // makes ngx_cycle the new cycle while it runs init_by_lua, before that is committed.
+        // SAFETY: nginx's global cycle is live, and the one before it until this has been loaded.
+        let conf = unsafe {
+            let cycle: *const ngx_cycle_t = ngx_cycle.cast();
+            match Conf::of_module(cycle) {
+                Some(conf) if !conf.loaded.get() => Conf::of((*cycle).old_cycle),
+                _ => Conf::of(cycle),
+            }
+        }?;
         let generation = conf.generation.get();
         (generation != 0).then_some((zone::of_conf(conf)?, generation))
     })

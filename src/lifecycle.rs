@@ -6,14 +6,15 @@ use std::thread;
 use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Event, Full, Kind, Transition, WorkerView};
+use roster::{Counts, Event, Full, Kind, Transition, WorkerView};
 
-use crate::callback;
+use crate::callback::{self, Handler};
 use crate::clock;
 use crate::conf::Conf;
 use crate::hold::{Hold, Patience};
 use crate::log::Log;
 use crate::losses;
+use crate::lua::exits;
 use crate::oom;
 use crate::order;
 use crate::process::{self, Load, PerProcess};
@@ -38,6 +39,9 @@ pub struct Member {
 }
 
 static MEMBER: PerProcess<Cell<Option<Member>>> = PerProcess(Cell::new(None));
+
+/// The start of the worker that this process is, as it was recorded.
+static START: PerProcess<Cell<Option<Event>>> = PerProcess(Cell::new(None));
 
 /// The process that has begun as a worker last: this one, or one that it was forked from.
 static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
@@ -303,6 +307,27 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     }
 }
 
+/// Tells the start of this worker, which is registered, to a handler in a VM that was not told it then:
+/// under the lock as everything, and counting who was told in this VM before.
+pub fn tell_start_to(handler: &Handler, conf: &Conf) {
+    let log = Log::current();
+    let Some((event, member)) = START.get().zip(member()) else {
+        return;
+    };
+    let Some(mut hold) = Hold::take(member.zone, conf, log) else {
+        return;
+    };
+    // Nothing is told before what came before it.
+    hold.run(&mut Vec::new(), Patience::Wait);
+    let (roster, since) = (hold.roster(), clock::microseconds());
+    let Counts { n_prev, n_next, n_older, .. } = roster.counts(member.generation);
+    roster.mark(member.slot, exits::started(handler.vm));
+    let n_mine = exits::count(roster, member.generation, exits::started(handler.vm), true);
+    roster.callback_begins(event.kind, since / 1000);
+    handler.run(&Event { n_prev, n_mine, n_next, n_older, ..event }, conf, roster, log);
+    roster.callback_over(event.kind, clock::microseconds().saturating_sub(since));
+}
+
 fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
     let pid = process::pid();
     let generation = conf.generation.get();
@@ -322,6 +347,7 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32
             let registration = recorded.event.seq;
             let member = Member { zone, generation, slot, registration, generation_slot, pid };
             MEMBER.set(Some(member));
+            START.set(Some(recorded.event));
         }
         Err(Full::Workers) => log!(
             log,

@@ -11,42 +11,57 @@ use ngx::ffi::{ngx_cycle, ngx_msec_t};
 use crate::api;
 use crate::callback::{current_event, Callback, Handler};
 use crate::conf::{Callbacks, Conf, On};
-use crate::header::{ngx_worker_manager_event_t, ngx_worker_manager_lua_t};
+use crate::header::{
+    ngx_worker_manager_event_t, ngx_worker_manager_lua_t, ngx_worker_manager_worker_t,
+};
 use crate::lifecycle;
-use crate::process::{self, Role};
+use crate::process::{self, Load, Role};
+use crate::zone;
+
+pub mod exits;
+
+/// How many Lua VMs of a configuration there can be: nginx's Lua modules, for http and for stream,
+/// have one each.
+const VMS: usize = 2;
 
 /// What Lua code adds to a configuration.
 #[derive(Default)]
 pub struct Lua {
-    /// The VM and how to enter it.
-    vm: Cell<Option<ngx_worker_manager_lua_t>>,
+    /// The VMs and how to enter them, in the order in which they came. Reading a cell writes to no
+    /// memory, which a worker that has just been forked would have to copy.
+    vms: [Cell<Option<ngx_worker_manager_lua_t>>; VMS],
     /// Milliseconds, see `Conf::interval`.
     pub interval: Cell<Option<ngx_msec_t>>,
     /// Milliseconds, see `Conf::failed`.
     pub failed: Cell<Option<ngx_msec_t>>,
-    /// The name that the zone has to have, where the block was not read yet.
-    zone: RefCell<Option<CString>>,
+    /// The names that the zone has to have, where the block was not read yet.
+    zones: RefCell<Vec<CString>>,
     /// What was registered before the block was read: `on` lines come first.
     early: Callbacks,
 }
 
 impl Lua {
-    /// The VM and how to enter it.
-    pub fn vm(&self) -> Option<ngx_worker_manager_lua_t> {
-        self.vm.get()
+    /// A VM and how to enter it.
+    pub fn vm(&self, number: usize) -> Option<ngx_worker_manager_lua_t> {
+        self.vms.get(number)?.get()
+    }
+
+    /// The number of a VM, which is one more if it is not known yet. None if there are too many.
+    fn number_of(&self, lua: &ngx_worker_manager_lua_t) -> Option<usize> {
+        self.vms.iter().position(|vm| vm.get().is_none_or(|known| known.state == lua.state))
     }
 }
 
 /// The whole of the configuration has been read: what Lua code has said of a block that it came
 /// before is checked. The error is a message for the log.
 pub fn parsed(conf: &mut Conf) -> Result<(), String> {
-    if conf.lua.vm().is_none() {
+    if conf.lua.vm(0).is_none() {
         return Ok(());
     }
     if !conf.enabled {
         return Err(NO_BLOCK.to_string());
     }
-    if let Some(zone) = conf.lua.zone.take() {
+    for zone in conf.lua.zones.take() {
         if zone.as_c_str() != conf.zone_name() {
             return Err(format!("unknown shm `{}'", zone.to_string_lossy()));
         }
@@ -81,7 +96,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
     // Init runs once more, in a new VM, for each request and timer if `lua_code_cache` is off. That
     // VM goes away with them.
     if init != 0 && conf.loaded.get() {
-        return 1;
+        return -4;
     }
     // SAFETY: the caller vouches for it; the size is checked before anything else is read.
     let lua = unsafe {
@@ -90,11 +105,11 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
         }
         *lua
     };
-    if conf.lua.vm().is_some_and(|known| known.state != lua.state) {
+    let Some(number) = conf.lua.number_of(&lua) else {
         return -2;
-    }
-    conf.lua.vm.set(Some(lua));
-    0
+    };
+    conf.lua.vms[number].set(Some(lua));
+    number as c_int
 }
 
 /// Sets options; see the header.
@@ -114,14 +129,16 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
         // SAFETY: the caller vouches for the string.
         let zone = unsafe { CStr::from_ptr(zone) };
         if !conf.enabled {
-            conf.lua.zone.replace(Some(zone.to_owned()));
+            conf.lua.zones.borrow_mut().push(zone.to_owned());
         } else if zone != conf.zone_name() {
             return -1;
         }
     }
-    let given = |time| ngx_msec_t::try_from(time).ok().filter(|time| *time != 0);
-    conf.lua.interval.set(given(interval));
-    conf.lua.failed.set(given(failed));
+    for (option, time) in [(&conf.lua.interval, interval), (&conf.lua.failed, failed)] {
+        if let Some(time) = ngx_msec_t::try_from(time).ok().filter(|time| *time != 0) {
+            option.set(Some(time));
+        }
+    }
     0
 }
 
@@ -131,6 +148,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
 /// `event` is a C string.
 #[no_mangle]
 pub unsafe extern "C" fn ngx_worker_manager_lua_on(
+    vm: c_int,
     event: *const c_char,
     number: c_int,
     details: c_int,
@@ -143,7 +161,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
         return -2;
     };
     let callbacks = if conf.parsed.get() { &conf.callbacks } else { &conf.lua.early };
-    let handler = Handler { number, details: details != 0 };
+    let handler = Handler { vm: vm as usize, number, details: details != 0 };
     callbacks.push(On { kind, callback: Callback::Lua(handler) });
     0
 }
@@ -154,33 +172,87 @@ pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_ev
     current_event()
 }
 
+/// The generation of this process; see the header.
+///
+/// # Safety
+/// `registered` may be written.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_int) -> i64 {
+    // SAFETY: the caller vouches for it.
+    unsafe { *registered = lifecycle::member().is_some().into() };
+    api::place().map_or(0, |(_, generation)| generation as i64)
+}
+
+/// The running workers; see the header.
+///
+/// # Safety
+/// `workers` has room for so many.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
+    workers: *mut ngx_worker_manager_worker_t,
+    room: c_int,
+) -> c_int {
+    let Some((zone, _)) = api::place() else {
+        return -1;
+    };
+    let mut n = 0;
+    for w in zone.roster().workers() {
+        if n < room {
+            let worker = ngx_worker_manager_worker_t {
+                generation: w.generation as i64,
+                pid: w.pid.into(),
+                worker: w.index.into(),
+                draining: (w.draining_since != 0).into(),
+                hung: w.hung.into(),
+            };
+            // SAFETY: the caller vouches for the room.
+            unsafe { workers.add(n as usize).write(worker) };
+        }
+        n += 1;
+    }
+    n
+}
+
+/// The generation that a start of nginx is going to be; see the header.
+#[no_mangle]
+pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
+    let Some(conf) = conf().filter(|conf| !conf.loaded.get()) else {
+        return 0;
+    };
+    // SAFETY: the configuration is of a cycle that is being loaded.
+    match unsafe { process::load(conf.cycle) } {
+        Load::Cold => zone::last_generation() as i64 + 1,
+        _ => 0,
+    }
+}
+
 /// Registers this worker; see the header.
 ///
 /// # Safety
 /// `request` is the request of the phase init_worker.
 #[no_mangle]
-pub unsafe extern "C" fn ngx_worker_manager_lua_start(request: *mut c_void) -> c_int {
+pub unsafe extern "C" fn ngx_worker_manager_lua_start(
+    vm: c_int,
+    number: c_int,
+    request: *mut c_void,
+) -> c_int {
     if process::role() != Role::Worker {
         return 1;
     }
     let Some(conf) = conf() else {
         return -1;
     };
-    if lifecycle::member().is_some() {
-        return -2;
-    }
+    let handler = Handler { vm: vm as usize, number, details: false };
     // What Lua calls from the thread that handlers run in is told its phase by the request.
-    let vm = conf.lua.vm();
-    let set_request = |request| {
-        if let Some((vm, setexdata)) = vm.and_then(|vm| Some((vm, vm.setexdata?))) {
-            // SAFETY: the VM is open, since it calls this function.
-            unsafe { setexdata(vm.state, request) };
-        }
-    };
-    set_request(request);
-    // SAFETY: the global cycle of a worker is the one nginx calls init_process with.
-    unsafe { lifecycle::worker_started(ngx_cycle.cast()) };
-    set_request(core::ptr::null_mut());
+    handler.set_request(conf, request);
+    if lifecycle::member().is_none() {
+        // SAFETY: the global cycle of a worker is the one nginx calls init_process with.
+        unsafe { lifecycle::worker_started(ngx_cycle.cast()) };
+    } else {
+        // That was another VM, or a module that nginx called before this VM's.
+        lifecycle::tell_start_to(&handler, conf);
+    }
+    handler.set_request(conf, core::ptr::null_mut());
     if lifecycle::member().is_some() {
         0
     } else {

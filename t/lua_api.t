@@ -142,7 +142,7 @@ init_by_lua_block {
     try("unknown shm", M.on_init_by_lua, { shm = "nowhere" })
     try("not a function", M.on_init_by_lua, { shm = "dict" }, 7)
     try("nor this", M.on_init_by_lua, { shm = "dict" }, nil, "exit")
-    for _, bad in ipairs { 0, -1, 0.0001, 1/0, 0/0, "10", 1e10 } do
+    for _, bad in ipairs { -1, 1/0, 0/0, "ten", 1e10, true } do
         try("interval " .. tostring(bad), M.on_init_by_lua, { shm = "dict", interval = bad })
         try("failed " .. tostring(bad), M.on_init_by_lua, { shm = "dict", failed = bad })
     end
@@ -154,7 +154,10 @@ init_by_lua_block {
     try("twice", M.on_init_by_lua, { shm = "dict" })
     local ffi = require "ffi"
     local vm = ffi.new("ngx_worker_manager_lua_t", { ffi.sizeof("ngx_worker_manager_lua_t") })
-    try("another VM", ffi.C.ngx_worker_manager_lua_enter, vm, 1)
+    for i = 1, 2 do
+        vm.state = ffi.cast("void *", i)
+        try("another VM", ffi.C.ngx_worker_manager_lua_enter, vm, 1)
+    end
     vm.size = 8
     try("another version", ffi.C.ngx_worker_manager_lua_enter, vm, 1)
 }
@@ -186,9 +189,9 @@ on must be called in the init_by_lua or the init_worker_by_lua phase
 nil1nil
 --- grep_error_log eval: qr/(?:another|no|not|nor|unknown|interval|failed|too|at|twice|late|bad|worker)[^:\]]*: (?:true|false) [^.]*(?:\.\d+[^.]*)?\./
 --- grep_error_log_out eval
-my @bad = qw(0 -1 0.0001 inf nan 10 10000000000);
+my @bad = qw(-1 inf nan ten 10000000000 true);
 my $bad = sub { my ($option, $value) = @_;
-    "$option $value: false bad option '$option' (a number of seconds greater than 0 expected, got $value).\n" };
+    "$option $value: false bad option '$option' (a number of seconds expected, got $value).\n" };
 CORE::join('', "no options: false bad argument #1 to 'on_init_by_lua' (table expected, got nil).\n",
     "no shm: false unknown shm `nil'.\n", "unknown shm: false unknown shm `nowhere'.\n",
     "not a function: false bad argument #2 to 'on_init_by_lua' (function or nil expected, got number).\n",
@@ -200,7 +203,7 @@ CORE::join('', "no options: false bad argument #1 to 'on_init_by_lua' (table exp
     "no callback: false bad argument #2 to 'on' (function expected, got nil).\n",
     "at last: true true.\n",
     "twice: false on_init_by_lua was called before, it must be called only once.\n",
-    "another VM: true -2.\n", "another version: true -3.\n",
+    "another VM: true 1.\n", "another VM: true -2.\n", "another version: true -3.\n",
     "late: false on_init_by_lua must be called in the init_by_lua phase.\n",
     "bad start: false bad argument #1 to 'on_init_worker_by_lua' (function or nil expected, got boolean).\n",
     "bad exit: false bad argument #2 to 'on_init_worker_by_lua' (function or nil expected, got boolean).\n",

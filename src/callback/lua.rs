@@ -5,7 +5,7 @@
 //! (`lj_ccallback_enter`), which may have been collected when nginx is who calls.
 
 use core::cell::Cell;
-use core::ffi::CStr;
+use core::ffi::{c_void, CStr};
 use core::ptr;
 
 use ngx::ffi::{ngx_cycle, ngx_cycle_t};
@@ -19,6 +19,8 @@ use crate::process::PerProcess;
 
 /// A handler in Lua.
 pub struct Handler {
+    /// In which of the configuration's VMs.
+    pub vm: usize,
     /// How the Lua side knows it.
     pub number: i32,
     /// Whether it asks for the whole event. What it is told anyway are numbers: a worker that has just
@@ -37,7 +39,7 @@ pub fn current_event() -> *const ngx_worker_manager_event_t {
 impl Handler {
     /// Calls it. The Lua side catches and logs what goes wrong in it.
     pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) {
-        let Some(vm) = conf.lua.vm() else {
+        let Some(vm) = conf.lua.vm(self.vm) else {
             return;
         };
         // What Lua logs goes to ngx_cycle's log. In init_module that is still the cycle before,
@@ -56,6 +58,15 @@ impl Handler {
         set_cycle(before);
         if !succeeded {
             roster.callback_failed(event.kind);
+        }
+    }
+
+    /// Sets the request that Lua code of its VM's handlers runs for, null for none.
+    pub fn set_request(&self, conf: &Conf, request: *mut c_void) {
+        let vm = conf.lua.vm(self.vm);
+        if let Some((vm, setexdata)) = vm.and_then(|vm| Some((vm, vm.setexdata?))) {
+            // SAFETY: the VM is open as long as its configuration is in force.
+            unsafe { setexdata(vm.state, request) };
         }
     }
 

@@ -49,6 +49,11 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
             int64_t       n_mine;
             int64_t       n_next;
             int64_t       n_older;
+            int64_t       reloads;
+            int64_t       reloads_failed;
+            int64_t       reloaded_at;
+            int64_t       failed_at;
+            int64_t       reload_duration;
         } ngx_worker_manager_counts_t;
 
         typedef struct {
@@ -69,10 +74,29 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
                                          int init);
         int ngx_worker_manager_lua_options(const char *zone, int64_t interval,
                                            int64_t failed);
-        int ngx_worker_manager_lua_on(const char *event, int number,
+        int ngx_worker_manager_lua_on(int vm, const char *event, int number,
                                       int details);
         const ngx_worker_manager_event_t *ngx_worker_manager_lua_event(void);
-        int ngx_worker_manager_lua_start(void *request);
+        typedef struct {
+            int64_t       generation;
+            int64_t       pid;
+            int64_t       worker;
+            int           draining;
+            int           hung;
+        } ngx_worker_manager_worker_t;
+
+        int64_t ngx_worker_manager_lua_generation(int *registered);
+        int ngx_worker_manager_lua_workers(ngx_worker_manager_worker_t *workers,
+                                           int room);
+        int ngx_worker_manager_lua_exit_begin(int vm,
+                                              ngx_worker_manager_counts_t *counts,
+                                              int *stopping);
+        int ngx_worker_manager_lua_exit_end(int vm, int succeeded);
+        void ngx_worker_manager_lua_exit_over(int vm);
+        int ngx_worker_manager_lua_staying(int vm, int64_t generation);
+        int ngx_worker_manager_lua_exited(int vm, int64_t generation);
+        int64_t ngx_worker_manager_lua_starting(void);
+        int ngx_worker_manager_lua_start(int vm, int number, void *request);
 
         void lua_settop(void *state, int index);
         void lua_pushvalue(void *state, int index);
@@ -111,12 +135,18 @@ if not self then
     -- it writes to, so that a table should not grow there.
     self = {
         handlers = {},     -- by number
-        entered = nil,     -- whether this VM is the configuration's
+        vm = nil,          -- the number of this VM, false if it is not one of the configuration
         thread = nil,      -- what handlers run in
         initialized = false,
         started = false,
-        start = false,     -- the handlers that workers set
+        start = false,     -- the handlers of the four callbacks
         exit = false,
+        master_start = false,
+        master_exit = false,
+        left = false,      -- whether exit_cb has begun to run, or need not any more
+        starting = false,  -- whether on_init_worker_by_lua runs
+        failed = false,    -- whether start_cb threw something meanwhile
+        thrown = nil,      -- what the last callback threw
     }
     registry[KEY] = self
 end
@@ -161,6 +191,7 @@ end
 
 -- The message and where it came from, of what a callback threw, which may be anything.
 local function message_of(thrown)
+    self.thrown = thrown
     if type(thrown) ~= "string" then
         local printable, printed = pcall(tostring, thrown)
         thrown = printable and printed or "a " .. type(thrown) .. " was thrown"
@@ -170,12 +201,56 @@ local function message_of(thrown)
 end
 
 
+-- Whether a callback has a parameter for the whole event. One with `...` has not: code written for the
+-- original library gets what it got there.
+local function takes_event(callback)
+    local least = 5
+    if type(callback) ~= "function" then
+        callback = debug.getmetatable(callback).__call
+        least = 6
+    end
+    return (debug.getinfo(callback, "u").nparams or 0) >= least
+end
+
+
+-- Calls a callback. What it throws is logged; returns whether it threw nothing.
+local function call(event, callback, id, n_prev, n_mine, n_next, details)
+    local ok, message
+    if details then
+        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next, details)
+    else
+        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next)
+    end
+    if not ok then
+        ngx.log(ngx.ERR, "worker_manager: ", event, " ", id, ": ", message)
+    end
+    return ok
+end
+
+
+-- Whether exit_cb or master_exit_cb is not to be called for an event, since it was when workers began to
+-- drain.
+local function is_told(handler, generation, pid)
+    if handler == self.master_exit then
+        return C.ngx_worker_manager_lua_exited(self.vm, generation) ~= 0
+    end
+    if handler ~= self.exit then
+        return false
+    end
+    if pid == ngx.worker.pid() then
+        return self.left
+    end
+    -- Another worker, which died before its end was told. It had its turn if it drained.
+    return C.ngx_worker_manager_lua_event().duration ~= NIL
+end
+
+
 -- nginx calls this with the number of a handler and integers only, -1 for nil. Returns whether the
 -- handler ran without an error.
 local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
     local handler = self.handlers[number]
     local callback = handler.callback
-    if not callback then
+    if not callback or is_told(handler, generation, pid) then
         return true
     end
 
@@ -187,34 +262,36 @@ local function dispatch(number, generation, pid, n_prev, n_mine, n_next)
     n_prev = n_prev ~= NIL and n_prev or nil
     n_next = n_next ~= NIL and n_next or nil
 
-    local ok, message
-    local event = handler.event
-    if handler.details then
-        local details = details_of(C.ngx_worker_manager_lua_event(), id)
-        event = details.event
-        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next, details)
-    else
-        -- The original library's callbacks get what they get there.
-        ok, message = xpcall(callback, message_of, id, n_prev, n_mine, n_next)
+    local details = handler.details and details_of(C.ngx_worker_manager_lua_event(), id)
+    if handler == self.exit then
+        -- Those who drain have had their turn, but may be running.
+        self.left = self.left or pid == ngx.worker.pid()
+        n_mine = math.min(n_mine, C.ngx_worker_manager_lua_staying(self.vm, generation) + 1)
+        if details then
+            details.n_mine, details.n_left = n_mine, n_mine - 1
+        end
     end
-    if not ok then
-        ngx.log(ngx.ERR, "worker_manager: ", event, " ", id, ": ", message)
+    local event = details and details.event or handler.event
+    local ok = call(event, callback, id, n_prev, n_mine, n_next, details)
+    if not ok and self.starting and handler == self.start and pid == ngx.worker.pid() then
+        self.failed = true
     end
-
     return ok
 end
 
 
 local ENTER_ERRORS = {
     [-1] = "nginx.conf has no worker_manager block",
-    [-2] = "resty.worker.manager is used in another Lua VM, only one of http and stream can have it",
+    [-2] = "resty.worker.manager is used in more Lua VMs than those of http and stream",
     [-3] = "resty.worker.manager is of another version than ngx_worker_manager_module",
 }
+-- What is no error: the VM is that of a request or a timer.
+local PASSING = -4
 
 
 -- Makes this VM known to nginx. False if it is one that ends with a request or a timer.
 local function enter(phase, level)
-    if self.entered == nil then
+    if self.vm == nil then
         -- The thread is never resumed: it is a stack that outlives every phase, with the function
         -- to call at its bottom. nginx's Lua module has its own coroutines in most phases, and keeps
         -- the function that makes others under this name.
@@ -234,21 +311,23 @@ local function enter(phase, level)
             setexdata = C.lua_setexdata,
         })
         local rc = C.ngx_worker_manager_lua_enter(vm, phase == "init" and 1 or 0)
-        if rc < 0 then
+        if ENTER_ERRORS[rc] then
             error(ENTER_ERRORS[rc], level + 1)
         end
         self.thread = thread
-        self.entered = rc == 0
+        self.vm = rc ~= PASSING and rc
     end
-    return self.entered
+    return self.vm
 end
 
 
+-- `details`: the callback gets the whole event. One that is given later may ask for it.
 local function register(event, callback, details)
     local number = #self.handlers + 1
-    local handler = { event = event, callback = callback or false, details = details }
+    local handler = { event = event, callback = callback or false, details = details, number = number }
     self.handlers[number] = handler
-    if C.ngx_worker_manager_lua_on(event, number, details and 1 or 0) ~= 0 then
+    local asks = details or not callback
+    if C.ngx_worker_manager_lua_on(self.vm, event, number, asks and 1 or 0) ~= 0 then
         self.handlers[number] = nil
         return nil
     end
@@ -256,30 +335,118 @@ local function register(event, callback, details)
 end
 
 
+local function is_callable(value)
+    if type(value) == "function" then
+        return true
+    end
+    local metatable = debug.getmetatable(value)
+    return metatable ~= nil and type(rawget(metatable, "__call")) == "function"
+end
+
+
+-- A callback that is not given may be false, too.
 local function check_callback(position, name, callback, level)
-    if callback ~= nil and type(callback) ~= "function" then
+    if callback and not is_callable(callback) then
         error(format("bad argument #%d to '%s' (function or nil expected, got %s)", position, name,
                      type(callback)), level + 1)
     end
 end
 
 
--- Seconds as an option gives them, in milliseconds; 0 if it does not.
-local function milliseconds(name, seconds, level)
-    if seconds == nil then
+-- Seconds as an option gives them, in milliseconds, at least 1; 0 if it does not.
+local function milliseconds(name, option, level)
+    if not option then
         return 0
     end
-    local ms = type(seconds) == "number" and math.floor(seconds * 1000 + 0.5)
+    local seconds = tonumber(option)
     -- As much as nginx's own times can be.
-    if not ms or ms ~= ms or ms < 1 or ms > 2147483647 then
-        error(format("bad option '%s' (a number of seconds greater than 0 expected, got %s)", name,
-                     tostring(seconds)), level + 1)
+    if not seconds or not (seconds >= 0 and seconds * 1000 <= 2147483647) then
+        error(format("bad option '%s' (a number of seconds expected, got %s)", name,
+                     tostring(option)), level + 1)
     end
-    return ms
+    return math.max(math.floor(seconds * 1000 + 0.5), 1)
 end
 
 
 local lua_start = C.ngx_worker_manager_lua_start
+
+-- How long the timer runs that nginx calls when a worker begins to drain, seconds; then it is set again.
+local DAY = 86400
+-- How often a worker looks whether it is its turn, seconds.
+local TURN = 0.02
+
+
+-- What a callback gets as the whole event that is called before there is one, or where there is none.
+local function event_of_generation(event, generation, n_prev, n_next, n_older, stopping)
+    return {
+        event = event,
+        id = generation,
+        n_prev = n_prev,
+        n_mine = 0,
+        n_next = n_next,
+        n_older = n_older,
+        n_left = 0,
+        stopping = stopping,
+        generation = generation,
+        pid = ngx.worker.pid(),
+        time = ngx.now(),
+        core = false,
+    }
+end
+
+
+-- Calls exit_cb, and master_exit_cb if this worker is the last, in a timer and so with everything that a
+-- light thread may do.
+local function leave()
+    local vm = self.vm
+    local counts, stopping = ffi.new("ngx_worker_manager_counts_t"), ffi.new("int[1]")
+    counts.size = ffi.sizeof(counts)
+    local rc = C.ngx_worker_manager_lua_exit_begin(vm, counts, stopping)
+    while rc == 1 do
+        ngx.sleep(TURN)
+        rc = C.ngx_worker_manager_lua_exit_begin(vm, counts, stopping)
+    end
+    if rc ~= 0 then
+        return
+    end
+    self.left = true
+    local generation, n_mine = tonumber(counts.generation), tonumber(counts.n_mine)
+    local n_prev, n_next = number_of(counts.n_prev), number_of(counts.n_next)
+    local function event_of(event)
+        return event_of_generation(event, generation, n_prev, n_next, number_of(counts.n_older),
+                                   stopping[0] ~= 0)
+    end
+
+    local ok, handler = true, self.exit
+    if handler.callback then
+        local id, details = generation .. "-" .. ngx.worker.pid(), nil
+        if handler.details then
+            details = event_of("worker_exit")
+            details.id, details.worker = id, ngx.worker.id()
+            details.n_mine, details.n_left = n_mine, n_mine - 1
+        end
+        ok = call("worker_exit", handler.callback, id, n_prev, n_mine, n_next, details)
+    end
+    local last = C.ngx_worker_manager_lua_exit_end(vm, ok and 1 or 0) ~= 0
+    handler = self.master_exit
+    if last and handler then
+        call("master_exit", handler.callback, generation, n_prev, 0, n_next,
+             handler.details and event_of("master_exit"))
+    end
+    C.ngx_worker_manager_lua_exit_over(vm)
+end
+
+
+-- nginx calls timers that are not due when a worker begins to drain, with `premature`.
+local function on_timer(premature)
+    if not premature then
+        local ok, err = ngx.timer.at(DAY, on_timer)
+        if ok or err ~= "process exiting" then
+            return
+        end
+    end
+    leave()
+end
 
 local _M = { version = "0.1.0" }
 
@@ -313,17 +480,27 @@ function _M.on_init_by_lua(opts, master_start_cb, master_exit_cb)
     if C.ngx_worker_manager_lua_options(not is_dict and shm or nil, interval, failed) ~= 0 then
         error("unknown shm `" .. shm .. "'", 2)
     end
-    if master_start_cb then
-        register("master_start", master_start_cb)
+    -- A start of nginx calls it here: what it sets is there for the code that follows, and an error in
+    -- it is one of init_by_lua, so that nginx does not start. A reload may still fail after this, and
+    -- then nobody is to have been told of it.
+    local generation = tonumber(C.ngx_worker_manager_lua_starting())
+    local at_once = generation > 0 and master_start_cb
+    if master_start_cb and not at_once then
+        self.master_start = register("master_start", master_start_cb, takes_event(master_start_cb))
     end
     if master_exit_cb then
-        register("master_exit", master_exit_cb)
+        self.master_exit = register("master_exit", master_exit_cb, takes_event(master_exit_cb))
     end
     -- What workers are going to set. Registered here, all processes have the same list, and a worker
     -- that has just been forked has less to write.
     self.start = register("worker_start")
     self.exit = register("worker_exit")
     self.initialized = true
+    if at_once and takes_event(at_once) then
+        at_once(generation, nil, 0, nil, event_of_generation("master_start", generation, nil, nil, 0, false))
+    elseif at_once then
+        at_once(generation, nil, 0, nil)
+    end
     return true
 end
 
@@ -344,11 +521,22 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
     check_callback(2, "on_init_worker_by_lua", exit_cb, 2)
     self.started = true
 
-    self.start.callback = start_cb or false
-    self.exit.callback = exit_cb or false
-    local rc = lua_start(base.get_request())
-    if rc == -2 then
-        return nil, "this worker was registered before init_worker_by_lua, start_cb did not run"
+    for handler, callback in pairs({ [self.start] = start_cb or nil, [self.exit] = exit_cb or nil }) do
+        handler.callback = callback
+        handler.details = takes_event(callback)
+    end
+    self.starting = true
+    local rc = lua_start(self.vm, self.start.number, base.get_request())
+    self.starting = false
+    if rc == 0 and (exit_cb or self.master_exit) then
+        local ok, err = ngx.timer.at(DAY, on_timer)
+        if not ok then
+            ngx.log(ngx.WARN, "worker_manager: exit callbacks of this worker will run at its end: ", err)
+        end
+    end
+    if self.failed then
+        -- Logged with its traceback where it was caught.
+        error(self.thrown, 0)
     end
     if rc < 0 then
         return nil, "this worker could not be registered, see the error log"
@@ -368,6 +556,62 @@ function _M.counts()
         return nil, nil, nil
     end
     return number_of(counts.n_prev), number_of(counts.n_mine), number_of(counts.n_next)
+end
+
+
+-- The generation of this process, nil if there is none, and whether it is one of its workers.
+local function place()
+    local registered = ffi.new("int[1]")
+    local generation = tonumber(C.ngx_worker_manager_lua_generation(registered))
+    return generation ~= 0 and generation or nil, registered[0] ~= 0
+end
+
+
+-- The generation that this process belongs to, nil if there is none. In init_by_lua that is the one which
+-- runs and is to be replaced, and nil at a start of nginx.
+function _M.generation()
+    return (place())
+end
+
+
+-- What callbacks get as `id`: "<generation>-<pid>" in a registered worker, the generation elsewhere.
+function _M.id()
+    local generation, registered = place()
+    if registered then
+        return generation .. "-" .. ngx.worker.pid()
+    end
+    return generation
+end
+
+
+-- The workers of all generations that have not ended, as an array of tables; nil in a process that belongs
+-- to no generation.
+function _M.workers()
+    local room = 64
+    while true do
+        local workers = ffi.new("ngx_worker_manager_worker_t[?]", room)
+        local n = C.ngx_worker_manager_lua_workers(workers, room)
+        if n < 0 then
+            return nil
+        end
+        if n <= room then
+            local list = {}
+            for i = 1, n do
+                local worker = workers[i - 1]
+                local generation, pid = tonumber(worker.generation), tonumber(worker.pid)
+                list[i] = {
+                    id = generation .. "-" .. pid,
+                    generation = generation,
+                    pid = pid,
+                    worker = number_of(worker.worker),
+                    draining = worker.draining ~= 0,
+                    hung = worker.hung ~= 0,
+                }
+            end
+            return list
+        end
+        room = n + 64
+    end
 end
 
 

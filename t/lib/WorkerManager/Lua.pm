@@ -18,12 +18,16 @@ our $PATH = qq{lua_package_path "$TOP/lua/?.lua;$OBJS/share/?.lua;;";\n};
 
 # new(init => 'Lua code', init_worker => 'Lua code', ...): a WorkerManager with other defaults. `M` is
 # the library in the code, say(...) writes a line that said() finds.
+#
+# A dictionary there is unless `dict` is 0: with one, nginx's Lua module runs init_by_lua once the error log
+# is open, and without one before, so that at a start what it logs goes to the log that nginx was
+# built with.
 sub new {
     my ($class, %options) = @_;
     my $self = WorkerManager->new(
         binary => "$OBJS/nginx",
         module => "$OBJS/ngx_worker_manager_module.so",
-        %options{ grep { !/^(?:init|init_worker|http|main|load)$/ } keys %options },
+        %options{ grep { !/^(?:init|init_worker|http|main|load|dict)$/ } keys %options },
         configuration(%options),
     );
     return $self;
@@ -33,7 +37,7 @@ sub new {
 sub configuration {
     my (%options) = @_;
     my %blocks = map { defined $options{$_} ? ($_ => $options{$_}) : () } qw(init init_worker);
-    my $http = $PATH . ($options{http} // '');
+    my $http = $PATH . ($options{dict} // 1 ? 'lua_shared_dict shm 64k; ' : '') . ($options{http} // '');
     $http .= "${_}_by_lua_block {\n$PRELUDE::CODE\n$blocks{$_}\n}\n" for sort keys %blocks;
     return (main => ($options{load} // $LOAD) . ($options{main} // ''), http => $http);
 }

@@ -297,8 +297,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     };
     let mut losses = losses::of_predecessors(&hold);
     hold.run(&mut losses, Patience::Wait);
-    let last = process::predecessor().map(|(last, _)| last);
-    register(&mut hold, zone, conf, last, log);
+    register(&mut hold, zone, conf, process::replaced(), log);
     hold.run(&mut Vec::new(), Patience::Wait);
     let alone = hold.roster().generations().count() < 2;
     drop(hold);

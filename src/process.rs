@@ -241,17 +241,29 @@ pub fn master() -> i32 {
     unsafe { ngx_parent }
 }
 
-/// The pid of the process that was in this worker's slot before it, and how it ended. The child is a
-/// copy of the master taken after it had reaped the predecessor and before it wrote the new pid. By now
-/// the pid may be another process's.
+/// The pid of the process that was in this worker's slot before it, and how it ended. By now the pid may
+/// be another process's.
 pub fn predecessor() -> Option<(i32, Reason)> {
+    let process = predecessor_entry()?;
+    Some((process.pid, Reason::from_wait_status(process.status)))
+}
+
+/// The pid of the process in whose place nginx started this worker. One that nginx had told to quit is
+/// started again by nobody; its entry in the table is just free (`ngx_reap_children`).
+pub fn replaced() -> Option<i32> {
+    predecessor_entry().filter(|process| process.exiting() == 0).map(|process| process.pid)
+}
+
+/// This worker's entry in the table as it was before: the child is a copy of the master taken after it
+/// had reaped the predecessor and before it wrote the new pid. Of a child that is not started again nginx
+/// leaves the pid only if it was the last in the table.
+fn predecessor_entry() -> Option<ngx_process_t> {
     if !is_worker() {
         return None;
     }
-    // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table.
-    let process = unsafe { &ngx_processes[slot() as usize % PROCESSES] };
-    (process.pid > 0 && process.exited() != 0)
-        .then(|| (process.pid, Reason::from_wait_status(process.status)))
+    // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table; entries are plain data.
+    let process = unsafe { ngx_processes[slot() as usize % PROCESSES] };
+    (process.pid > 0 && process.exited() != 0).then_some(process)
 }
 
 /// How the child that was last in a slot of this master's table ended, if nginx knows and has not

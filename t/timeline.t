@@ -102,4 +102,20 @@ subtest 'a worker index is inherited, an id is not' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'who starts at a reload takes nobody\'s place, also in a slot that another had' => sub {
+    my $node = WorkerManager->new(workers => 2)->up;
+    # nginx leaves the pid of the one that was last in its table where it was; the next but one gets its
+    # entry.
+    $node->reload($_) for 2 .. 5;
+    my @places = map { "$_->{id} $_->{respawn_of}" } grep { $_->{respawn_of} ne '-' }
+        $node->kinds('worker_start');
+    is_deeply(\@places, [], 'respawn_of is nil at a first start');
+    my ($victim) = $node->on_duty(5);
+    $node->signal('KILL', $victim);
+    $node->wait_events('worker_start', 3, 5);
+    is(($node->kinds('worker_start', 5))[2]{respawn_of}, $victim, 'and that of the dead in its place');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

@@ -198,7 +198,7 @@ main(int argc, char **argv)
     }
 
     if (strcmp(order, "orphan") == 0) {
-        /* The supervisor of this program. */
+        /* The helper of this program. */
         kill(getppid(), SIGKILL);
         doze(5000);
     }

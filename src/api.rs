@@ -34,7 +34,7 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
         return -2;
     };
     let callback = Callback::Call(Call::registered(callback, data));
-    conf.callbacks.push(On { kind, callback });
+    conf.callbacks.push(On { kind, callback, place: String::new() });
     0
 }
 

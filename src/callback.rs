@@ -15,7 +15,7 @@ pub use call::{with_event_for_c, Call, CallbackPt};
 pub use exec::Exec;
 pub use log_line::LogLine;
 pub use lua::{current_event, Handler};
-pub use program::{prepare, Running};
+pub use program::{helper, prepare, Running};
 
 /// One callback.
 pub enum Callback {
@@ -33,6 +33,11 @@ impl Callback {
     /// Whether it runs a program.
     pub fn is_program(&self) -> bool {
         matches!(self, Callback::Exec(_))
+    }
+
+    /// Whether it runs a program that is awaited where events of its kind are.
+    pub fn is_awaited_program(&self) -> bool {
+        matches!(self, Callback::Exec(exec) if exec.awaited)
     }
 
     /// Runs it. A program is only started; what is returned is to be waited for, or not. Whatever

@@ -8,7 +8,8 @@ use std::iter;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ngx::ffi::{
-    ngx_cycle, ngx_cycle_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add, ngx_shm_zone_t,
+    ngx_cycle, ngx_cycle_t, ngx_listening_t, ngx_module_t, ngx_msec_t, ngx_pool_cleanup_add,
+    ngx_shm_zone_t,
 };
 use roster::Kind;
 
@@ -61,6 +62,8 @@ pub struct Conf {
     pub status: OnceCell<String>,
     /// What runs for which event.
     pub callbacks: Callbacks,
+    /// The helper executable that starts programs, if there are any.
+    pub helper: OnceCell<CString>,
     /// What a program gets as its environment besides the event's own variables.
     pub environment: RefCell<Vec<CString>>,
     /// The generation that was committed with this configuration; 0 before.
@@ -79,6 +82,8 @@ pub struct On {
     pub kind: Option<Kind>,
     /// What to do.
     pub callback: Callback,
+    /// File and line of the directive; empty if there is none.
+    pub place: String,
 }
 
 impl On {
@@ -207,6 +212,7 @@ impl Conf {
             shm_zone: ptr::null_mut(),
             status: OnceCell::new(),
             callbacks: Callbacks::default(),
+            helper: OnceCell::new(),
             environment: RefCell::new(Vec::new()),
             generation: Cell::new(0),
             cycle,
@@ -251,12 +257,40 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
         );
         return CONF_ERROR;
     }
+    // SAFETY: nginx has read the whole configuration, so the cycle has its listening sockets.
+    unsafe { warn_of_stalls(cycle, conf, log) };
     match lua::parsed(conf) {
         Ok(()) => CONF_OK,
         Err(message) => {
             log!(log, Emerg, "worker_manager: {message}");
             CONF_ERROR
         }
+    }
+}
+
+/// With `reuseport` each worker has sockets of its own, which exist before it does. nginx tells the old ones
+/// to quit 100 ms after a reload has forked the new ones, so clients of one that still awaits a program
+/// wait for that.
+///
+/// # Safety
+/// The cycle's configuration has been read.
+unsafe fn warn_of_stalls(cycle: *const ngx_cycle_t, conf: &Conf, log: Log) {
+    // SAFETY: the caller vouches for the cycle; `listening` is an array of ngx_listening_t.
+    let reuseport = unsafe {
+        (*cycle).listening.as_slice::<ngx_listening_t>().iter().any(|ls| ls.reuseport() != 0)
+    };
+    if !reuseport || process::is_signaller() {
+        return;
+    }
+    let stalls = |on: &&On| on.matches(Kind::WorkerStart) && on.callback.is_awaited_program();
+    for on in conf.callbacks.iter().filter(stalls) {
+        log!(
+            log,
+            Warn,
+            "\"on\" directive makes clients of \"reuseport\" sockets wait for its program at every \
+             reload, \"exec_nowait\" does not, in {}",
+            on.place
+        );
     }
 }
 

@@ -118,7 +118,7 @@ impl<'a> Hold<'a> {
             }
             roster.end_reservation();
         }
-        watch::reap();
+        watch::reap(Some(roster));
         roster.set_holder(process::pid());
         Entry::Held(Hold { zone, conf, log, progress: Progress::default() })
     }
@@ -197,7 +197,7 @@ impl<'a> Hold<'a> {
         let roster = zone.roster();
         loop {
             if let Some(awaited) = &mut self.progress.awaited {
-                if patience == Patience::ComeBack && !awaited.running.poll() {
+                if patience == Patience::ComeBack && awaited.running.poll().is_none() {
                     return false;
                 }
                 self.wait();
@@ -233,10 +233,10 @@ impl<'a> Hold<'a> {
             roster.callback_begins(kind, since / 1000);
             kill_point(kind, "begun");
             let running = on.callback.run(&event, conf, roster, self.log);
-            if kind.is_awaited() {
+            if running.as_ref().is_some_and(Running::is_awaited) {
                 self.progress.awaited = running.map(|running| Awaited { running, kind, since });
             } else if let Some(running) = running {
-                watch::adopt(running);
+                watch::adopt(running, roster);
                 if patience == Patience::ComeBack {
                     // Starting one takes a moment: requests come in between.
                     self.over(kind, since);

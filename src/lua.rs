@@ -162,7 +162,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
     };
     let callbacks = if conf.parsed.get() { &conf.callbacks } else { &conf.lua.early };
     let handler = Handler { vm: vm as usize, number, details: details != 0 };
-    callbacks.push(On { kind, callback: Callback::Lua(handler) });
+    callbacks.push(On { kind, callback: Callback::Lua(handler), place: String::new() });
     0
 }
 

@@ -109,6 +109,27 @@ pub fn timer_resolution() -> u64 {
     }
 }
 
+/// User, group and name that nginx gives its workers. None if this process can't, since it is not
+/// root's, or if nginx gives none.
+///
+/// # Safety
+/// `cycle` is a live cycle whose configuration is complete.
+pub unsafe fn worker_user(cycle: *const ngx_cycle_t) -> Option<(u32, u32, String)> {
+    // SAFETY: geteuid can't fail. conf_ctx has the core module's configuration, which init_conf has
+    // completed; its name is a C string, of a token or of nginx's own.
+    unsafe {
+        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
+        let has_user = (*core).user != u32::MAX && !(*core).username.is_null();
+        // A single process goes on as the user that it was started by.
+        let is_single = ngx_process as u32 == NGX_PROCESS_SINGLE;
+        if libc::geteuid() != 0 || !has_user || is_single {
+            return None;
+        }
+        let name = CStr::from_ptr((*core).username.cast()).to_string_lossy().into_owned();
+        Some(((*core).user, (*core).group, name))
+    }
+}
+
 /// Whether this process loads configurations: a master, or the one process of
 /// `master_process off`. Not `nginx -t` and `nginx -s`, which read them too.
 pub fn is_loading() -> bool {

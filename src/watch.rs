@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::oom;
 use crate::order;
 use crate::process::{self, PerProcess};
+use crate::zone::Zone;
 
 mod descriptor;
 mod drain;
@@ -125,7 +126,7 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
         drain::expect(log);
         retry_after(settle as ngx_msec_t);
     }
-    if reap() {
+    if reap(None) {
         retry_after(REAP);
     }
 }
@@ -155,18 +156,32 @@ pub fn untold_draining(me: WorkerView, stopping: bool) -> Option<Transition> {
     })
 }
 
-/// Takes care of a program that nobody waits for, until it can be reaped. A master has no event
-/// loop for that: there it is the next event that reaps.
-pub fn adopt(running: Running) {
-    reap();
+/// Keeps a program that nobody waits for, until it is known how it ended. A master has no event
+/// loop for that: there it is the next event that asks.
+pub fn adopt(running: Running, roster: Roster<'_>) {
+    reap(Some(roster));
     PROGRAMS.borrow_mut().push(running);
     retry_after(REAP);
 }
 
-/// Reaps the programs that have ended; true if some have not.
-pub fn reap() -> bool {
+/// Counts the programs that have failed, and forgets those that have ended; true if some have not. Without
+/// a roster, that of this worker counts.
+pub fn reap(roster: Option<Roster<'_>>) -> bool {
     let mut programs = PROGRAMS.borrow_mut();
-    programs.retain_mut(|program| !program.poll());
+    if programs.is_empty() {
+        return false;
+    }
+    let zone = serving().map(|member| member.zone);
+    let roster = roster.or_else(|| zone.as_ref().map(Zone::roster));
+    programs.retain_mut(|program| match program.poll() {
+        None => true,
+        Some(succeeded) => {
+            if let Some(roster) = roster.filter(|_| !succeeded) {
+                roster.callback_failed(program.kind);
+            }
+            false
+        }
+    });
     !programs.is_empty()
 }
 
@@ -216,7 +231,7 @@ fn show_connections(member: &Member) {
 }
 
 unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
-    if reap() {
+    if reap(None) {
         retry_after(REAP);
     }
     let Some(member) = serving() else {

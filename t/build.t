@@ -1,6 +1,8 @@
 # What was built in each way loads and works, and what was built for another nginx is refused.
 use strict;
 use warnings;
+use Cwd ();
+use File::Path ();
 use Test::More;
 use WorkerManager;
 
@@ -16,12 +18,18 @@ sub exported {
 sub works {
     my ($name, %options) = @_;
     subtest $name => sub {
-        my $node = WorkerManager->new(%options)->up;
+        my $node = WorkerManager->new(%options);
+        $node->write('hook', "#!/bin/sh\necho ran\n", 0755);
+        $node->configure(manager => "$options{manager} on worker_exit exec hook;");
+        $node->up;
         like($node->get('/'), qr/ok/, 'it serves');
         $node->reload(2);
         $node->signal('KILL', ($node->on_duty)[0]);
         $node->wait_events('worker_start', 3, 2);
         $node->down;
+        like($node->log, qr/hook: ran\n/, 'it runs programs');
+        my $helper = ($options{module} // $options{binary}) =~ s{[^/]*$}{ngx_worker_manager_exec}r;
+        ok(-x $helper, 'by the executable beside it');
         $node->laws_hold('the laws hold', final => 1);
         my %exported = exported($options{module} // $options{binary});
         ok($exported{$_}, "other modules find $_")
@@ -49,6 +57,22 @@ works('--add-module', manager => $quick, binary => "$objs/static/nginx", module 
 works("Debian's nginx", manager => $quick, binary => "$objs/debian/nginx",
     module => "$objs/debian/ngx_worker_manager_module.so")
     if -e "$objs/debian/nginx";
+
+# nginx's own `make install` leaves it where the module, or nginx, goes.
+for my $kind ([ dynamic => 'modules' ], [ static => 'sbin' ]) {
+    my ($name, $folder) = @$kind;
+    subtest "make install, $name" => sub {
+        my $tree = "$objs/../build/$name";
+        plan skip_all => "no $tree" unless -d $tree;
+        my $root = Cwd::getcwd() . "/build/install-$name";
+        File::Path::remove_tree($root);
+        my $output = `make -C '$tree' install DESTDIR='$root' 2>&1`;
+        is($?, 0, 'it succeeds') or diag $output;
+        my ($helper) = glob "$root/usr/local/nginx/$folder/ngx_worker_manager_exec";
+        ok($helper && -x $helper, "in $folder");
+        File::Path::remove_tree($root);
+    };
+}
 
 is_refused('another version', qr/version \d+ instead of \d+ in/,
     binary => "$objs/debian/nginx", module => "$objs/ngx_worker_manager_module.so")

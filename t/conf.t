@@ -133,7 +133,7 @@ worker_manager { on worker_start shout "x"; }
 --- config
 --- must_die
 --- error_log eval
-qr/"on" directive has the unknown action "shout", known are log, exec and call in .*nginx.conf:\d+/
+qr/"on" directive has the unknown action "shout", known are log, exec, exec_nowait and call in .*nginx.conf:\d+/
 
 
 
@@ -193,7 +193,7 @@ worker_manager { on worker_start exec; }
 --- config
 --- must_die
 --- error_log eval
-qr/"on" directive needs a program after "exec" in .*nginx.conf:\d+/
+qr/"on" directive needs a program after "exec" or "exec_nowait" in .*nginx.conf:\d+/
 
 
 

@@ -5,6 +5,7 @@ no warnings 'portable';    # masks of 64 signals
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
+use WorkerManager::Status;
 
 # A node with one program that runs at one event.
 sub node_with {
@@ -302,6 +303,154 @@ END
     $node->wait_events('master_exit', 1, 1);
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
+};
+
+# It notes whom it runs as: user and groups.
+my $WHO = <<'END';
+#!/bin/sh
+echo "$WORKER_MANAGER_EVENT $(id -u) $(id -G)"
+END
+
+subtest "programs of workers' events run as nginx's workers, whoever tells them" => sub {
+    plan skip_all => 'only root has another user for its workers' if $>;
+    my $node = node_with($WHO, workers => 2, main => 'user daemon;', on => '* exec hook');
+    my ($uid, $gid) = (getpwnam 'daemon')[ 2, 3 ];
+    $node->up;
+    # With all workers dead and the master about to end, it is the one to tell.
+    $node->signal('STOP');
+    $node->wait_for('a stopped master', sub { WorkerManager::state_of($node->master) eq 'T' });
+    $node->signal('KILL', $node->on_duty);
+    $node->signal('QUIT');
+    $node->signal('CONT');
+    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) });
+    $node->wait_for('both programs', sub { 2 == (() = $node->log =~ /hook: worker_lost /g) });
+    my @ran = $node->log =~ /hook: (worker_\w+ .*)/g;
+    like($_, qr/^worker_\w+ $uid $gid\b/, $_) for @ran;
+    like($node->log, qr/hook: master_exit 0 /, "the master's event is root's");
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'exec_nowait: nobody waits' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', <<"END", 0755);
+#!/bin/sh
+echo "begun \$1"
+exec sleep 60
+END
+    $node->configure(manager => 'exec_timeout 60s; on worker_start exec_nowait hook $event; '
+        . 'on worker_exit exec_nowait hook $event;');
+    $node->up;
+    $node->wait_for('the program', sub { $node->log =~ /hook: begun worker_start/ });
+    my $from = time;
+    $node->down;
+    cmp_ok(time - $from, '<', 10, 'the worker ends meanwhile');
+    $node->wait_for('the last program', sub { $node->log =~ /hook: begun worker_exit/ });
+    for my $file (glob '/proc/[0-9]*/environ') {
+        my ($pid) = $file =~ /(\d+)/;
+        open my $environ, '<', $file or next;
+        local $/;
+        next unless (<$environ> // '') =~ /WORKER_MANAGER_EVENT=worker_(start|exit)/;
+        open my $title, '<', "/proc/$pid/cmdline" or next;
+        next unless (<$title> // '') =~ /worker_manager exec hook.*\Q$node->{root}\E/;
+        kill 'KILL', $pid;
+    }
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a failure is counted by who started the program' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 2);
+    $node->write('hook', "#!/bin/sh\nexit 3\n", 0755);
+    $node->configure(manager => 'on worker_lost exec hook; on worker_start exec hook;');
+    $node->up;
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_events('worker_start', 3);
+    $node->wait_for('the count', sub {
+        my $callbacks = $status->json->{callbacks};
+        $callbacks->{worker_lost}{failures} == 1 && $callbacks->{worker_start}{failures} == 3;
+    });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+# A node whose module and helper are in folders of its own, to take the helper away.
+sub apart {
+    my (%options) = @_;
+    my $node = node_with("#!/bin/sh\necho ran\n", %options);
+    chmod 0755, $node->{root};
+    my $module = $node->{module};
+    system('cp', $module, $module =~ s{[^/]*$}{ngx_worker_manager_exec}r, $node->{root}) == 0 or die 'cp';
+    $node->configure(module => $node->path('ngx_worker_manager_module.so'));
+    return ($node, $node->path('ngx_worker_manager_exec'));
+}
+
+subtest 'the helper is missing, not executable, of another version' => sub {
+    plan skip_all => 'the module is part of this nginx' unless defined $ENV{WORKER_MANAGER_MODULE}
+        && length $ENV{WORKER_MANAGER_MODULE};
+    my ($node, $helper) = apart(on => 'master_ready exec hook');
+    my $refused = sub {
+        my ($why, $name) = @_;
+        my ($status, $output) = $node->nginx('-t');
+        is($status, 256, "$name: refused");
+        like($output, qr/"on" directive needs the executable "\Q$helper\E"$why in .*nginx.conf:\d+/, 'why');
+    };
+    is(($node->nginx('-t'))[0], 0, 'it is there');
+    rename $helper, "$helper.away";
+    $refused->(", which can't be run \\(2: No such file or directory\\)", 'missing');
+    $node->write('ngx_worker_manager_exec', "#!/bin/sh\n", 0644);
+    $refused->(", which can't be run \\(13: Permission denied\\)", 'not executable');
+    unlink $helper;
+    $node->write('ngx_worker_manager_exec', <<'END', 0755);
+#!/usr/bin/perl
+my ($fd) = $ARGV[1] =~ /^status=(\d+)/;
+open my $status, '>&=', $fd or die $!;
+syswrite $status, "\177";
+END
+    $refused->(" of the module's own version, this is another", 'another version');
+    $node->configure(on => undef, manager => '');
+    is(($node->nginx('-t'))[0], 0, 'nobody needs it without programs');
+};
+
+subtest 'the helper vanishes while nginx runs' => sub {
+    plan skip_all => 'the module is part of this nginx' unless defined $ENV{WORKER_MANAGER_MODULE}
+        && length $ENV{WORKER_MANAGER_MODULE};
+    my ($node, $helper) = apart(on => 'worker_start exec hook; on worker_start log notice "next one"');
+    $node->up;
+    is(scalar(() = $node->log =~ /hook: ran/g), 1, 'it ran');
+    rename $helper, "$helper.away";
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    like($node->log, qr/\[error\].*worker_start 1-\d+: could not start "\Q$helper\E" \(2: No such file/, 'logged');
+    is(scalar(() = $node->log =~ /next one/g), 2, 'the next callback runs');
+    $node->write('ngx_worker_manager_exec', <<'END', 0755);
+#!/usr/bin/perl
+my ($fd) = $ARGV[1] =~ /^status=(\d+)/;
+open my $status, '>&=', $fd or die $!;
+syswrite $status, "\177";
+END
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 3);
+    like($node->log, qr/\[error\].*worker_start 1-\d+: its program was not started, the helper .* another version/,
+        'one of another version is noticed');
+    rename "$helper.away", $helper;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 4);
+    is(scalar(() = $node->log =~ /hook: ran/g), 2, 'and works again when it is back');
+    unlike($node->log, qr/unknown process/, 'nginx never sees the helper');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'with reuseport an awaited program at worker_start is warned of' => sub {
+    my $node = WorkerManager->new(workers => 1, listen => 'reuseport');
+    $node->write('hook', "#!/bin/sh\n", 0755);
+    $node->configure(manager => "\non worker_start exec_nowait hook;\non worker_exit exec hook;\n"
+        . "on worker_start exec hook;\non * exec hook;\n");
+    my (undef, $output) = $node->nginx('-t');
+    my @lines = $output =~ /\[warn\] .*"on" directive makes clients of "reuseport" sockets wait .*nginx.conf:(\d+)/g;
+    is(scalar @lines, 2, 'two of them, exec_nowait and other events are not') or diag $output;
+    is($lines[1] - $lines[0], 1, 'each with its line');
+    $node->configure(listen => '');
+    unlike(($node->nginx('-t'))[1], qr/reuseport/, 'nor any without reuseport');
 };
 
 done_testing;

@@ -191,4 +191,81 @@ subtest 'of many that hang a bounded number waits' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'what waits when nginx ends does not begin' => sub {
+    my $node = WorkerManager->new(workers => 24);
+    my $hook = gated($node);
+    my ($first, $rest) = map { close_gate($node, $_) } qw(first rest);
+    $node->configure(manager => "$SLOW exec_timeout 1m; on worker_lost exec $hook;");
+    $node->up;
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_lost', 24);
+    $node->wait_for('16 programs', sub { noted($node, 'begin') == 16 });
+    $node->wait_for('others that wait', sub { supervisors($hook) == 24 });
+    $node->down;
+    $node->wait_for('the end of those that wait', sub { supervisors($hook) == 16 });
+    is(scalar(() = $node->log =~ /\[notice\].*: $hook not started, nginx has ended/g), 8, 'told');
+    open_gate($node, first => $first);
+    open_gate($node, rest => $rest);
+    $node->wait_for('the end of all', sub { !supervisors($hook) });
+    is(noted($node, 'begin'), 16, 'none of them has begun');
+    is(noted($node, 'end'), 16, 'what ran has run to its end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'programs begin in the order in which they were started' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', "#!/bin/sh\necho \"\$1\" >> $node->{root}/out/order\n", 0755);
+    $node->write('out/order', '', 0666);
+    # All slots but one.
+    $node->write('slow', "#!/bin/sh\nread line < $node->{root}/out/gate\n", 0755);
+    my $gate = close_gate($node, 'gate');
+    my @numbers = 1 .. 40;
+    $node->configure(manager => "$SLOW exec_timeout 1m; " . 'on master_ready exec slow; ' x 15
+        . join ' ', map { "on master_ready exec hook $_;" } @numbers);
+    $node->up;
+    $node->wait_for('all', sub { 40 == (() = $node->read('out/order') =~ /\n/g) });
+    is_deeply([ split /\n/, $node->read('out/order') ], \@numbers, 'one after the other, in order');
+    open_gate($node, gate => $gate);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'programs hold no memory of workers that are gone' => sub {
+    my $node = WorkerManager->new(workers => 2);
+    $node->write('big.c', <<'END');
+#include <stdlib.h>
+#include <string.h>
+char *heap;
+int grow(const void *event, void *data)
+{
+    heap = malloc(64 << 20);
+    return heap == NULL || memset(heap, 1, 64 << 20) != heap;
+}
+END
+    system('cc', '-shared', '-fPIC', '-o', $node->path('big.so'), $node->path('big.c')) == 0 or die 'cc';
+    my $hook = gated($node);
+    my ($first, $rest) = map { close_gate($node, $_) } qw(first rest);
+    $node->configure(manager => "$SLOW exec_timeout 1m; on worker_start call $node->{root}/big.so grow; "
+        . "on worker_draining exec $hook;");
+    $node->up;
+    my @held = map { $node->hold_connection(1) } 1 .. 4;
+    $node->reload_ready(2);
+    $node->wait_events('worker_draining', 2, 1);
+    $node->wait_for('their programs', sub { noted($node, 'begin') == 2 });
+    $node->signal('KILL', $node->on_duty(1));
+    $node->wait_events('master_exit', 1, 1);
+    my @found = map { m{(\d+)$} } supervisors($hook);
+    is(scalar @found, 2, 'both run');
+    for my $pid (@found) {
+        open my $file, '<', "/proc/$pid/smaps_rollup" or die "$pid: $!";
+        my ($kilobytes) = map { /^Pss:\s+(\d+)/ ? $1 : () } <$file>;
+        cmp_ok($kilobytes, '<', 1024, "$kilobytes KB for a program");
+    }
+    open_gate($node, first => $first);
+    open_gate($node, rest => $rest);
+    $node->wait_for('the end of all', sub { !supervisors($hook) });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

@@ -1,13 +1,16 @@
-//! `exec PROGRAM ARG…`: what the program gets to see. How it is run is in `program`.
+//! `exec PROGRAM ARG…` and `exec_nowait PROGRAM ARG…`: what the program gets to see. How it is run is in
+//! `program`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
+use exec::job::User;
 use roster::{Event, Field, Roster, Template};
 
 use super::program::{Program, Running};
 use crate::conf::Conf;
 use crate::log::Log;
+use crate::process;
 
 /// A program to run.
 pub struct Exec {
@@ -15,13 +18,35 @@ pub struct Exec {
     pub path: CString,
     /// Its arguments, without its name.
     pub arguments: Vec<Template>,
+    /// Whether it is awaited where events of its kind are.
+    pub awaited: bool,
 }
 
 impl Exec {
     /// Starts it.
     pub fn run(&self, event: &Event, conf: &Conf, roster: Roster<'_>, log: Log) -> Option<Running> {
         let label = format!("worker_manager: {} {}", event.kind.name(), event.id());
+        match self.start(&label, event, conf, roster, log) {
+            Ok(running) => Some(running),
+            Err((errno, what)) => {
+                log!(log, Error, errno = errno, "{label}: could not start \"{what}\"");
+                roster.callback_failed(event.kind);
+                None
+            }
+        }
+    }
 
+    /// The error is an errno, and what could not be started.
+    fn start(
+        &self,
+        label: &str,
+        event: &Event,
+        conf: &Conf,
+        roster: Roster<'_>,
+        log: Log,
+    ) -> Result<Running, (i32, String)> {
+        let text = |path: &CStr| path.to_string_lossy().into_owned();
+        let helper = conf.helper.get().ok_or_else(|| (libc::ENOENT, text(&self.path)))?;
         let mut argv = vec![self.path.clone()];
         // No field's text has a zero byte, nor has the template's: checked when it was read.
         argv.extend(
@@ -32,26 +57,30 @@ impl Exec {
         let mut envp = conf.environment.borrow().clone();
         envp.extend(Field::ALL.into_iter().filter_map(|field| variable(field, event)));
 
+        let is_awaited = self.awaited && event.kind.is_awaited();
         let program = Program {
-            path: &self.path,
-            argv: &argv,
+            helper,
+            argv,
             envp: &envp,
             timeout: Duration::from_millis(conf.exec_timeout() as u64),
-            label: &label,
-            ticket: (!event.kind.is_awaited()).then(|| roster.next_program()),
-            roster,
+            label: label.to_string(),
+            user: user(event, conf),
+            ticket: (!is_awaited).then(|| roster.next_program()),
             kind: event.kind,
         };
-        match program.start(log) {
-            Ok(running) => Some(running),
-            Err(errno) => {
-                let path = self.path.to_string_lossy();
-                log!(log, Error, errno = errno, "{label}: could not start \"{path}\"");
-                roster.callback_failed(event.kind);
-                None
-            }
-        }
+        program.start(log).map_err(|errno| (errno, text(helper)))
     }
+}
+
+/// Programs of workers' events run as the user of nginx's workers, whoever tells them. None if that is
+/// this process's, or can't be had from it.
+fn user(event: &Event, conf: &Conf) -> Option<User> {
+    if event.kind.is_about_master() {
+        return None;
+    }
+    // SAFETY: the cycle of a configuration that events are told by is live.
+    let (uid, gid, name) = unsafe { process::worker_user(conf.cycle) }?;
+    Some(User { uid, gid, name })
 }
 
 /// `WORKER_MANAGER_FIELD=value`; none if the event has no such value.

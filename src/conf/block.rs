@@ -16,6 +16,7 @@ use ngx::ngx_string;
 use super::error::ConfError;
 use super::{headers, on, zone_tag, Conf, CONF_ERROR, CONF_OK};
 use crate::event_log::{EventLog, Format};
+use crate::process;
 use crate::zone;
 
 /// The context inside `worker_manager { }`: a bit that no directive of nginx's core modules has.
@@ -286,6 +287,22 @@ unsafe extern "C" fn cmd_event_log(
     }
 }
 
+/// File and line that nginx reads, as it names them in its messages.
+///
+/// # Safety
+/// `cf` is what nginx passed to a directive's handler.
+unsafe fn place(cf: *mut ngx_conf_t) -> String {
+    // SAFETY: the caller vouches for it; with `-g` there is no file.
+    unsafe {
+        let file = (*cf).conf_file;
+        let name = String::from_utf8_lossy((*file).file.name.as_bytes()).into_owned();
+        match (*file).file.fd {
+            libc::c_int::MIN..=-1 => "command line".to_string(),
+            _ => format!("{name}:{}", (*file).line),
+        }
+    }
+}
+
 unsafe extern "C" fn cmd_on(
     cf: *mut ngx_conf_t,
     _cmd: *mut ngx_command_t,
@@ -296,7 +313,12 @@ unsafe extern "C" fn cmd_on(
         let cycle = (*cf).cycle;
         handle(cf, conf, |conf, arguments| {
             let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-            let on = on::parse(&words, cycle)?;
+            let mut on = on::parse(&words, cycle)?;
+            on.place = place(cf);
+            if on.callback.is_program() && !process::is_signaller() && conf.helper.get().is_none() {
+                // Set once.
+                let _ = conf.helper.set(on::helper()?);
+            }
             conf.callbacks.push(on);
             Ok(())
         })

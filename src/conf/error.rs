@@ -31,7 +31,7 @@ pub enum ConfError {
     Zone,
     #[error("has the unknown event \"{0}\", known are {known} and *", known = known_events())]
     Event(String),
-    #[error("has the unknown action \"{0}\", known are log, exec and call")]
+    #[error("has the unknown action \"{0}\", known are log, exec, exec_nowait and call")]
     Action(String),
     #[error("has the unknown format \"{0}\", known are json and text")]
     Format(String),
@@ -56,7 +56,14 @@ pub enum ConfError {
     Program(String, std::io::Error),
     #[error("names the program \"{0}\", which is not a file")]
     NotAFile(String),
-    #[error("needs a program after \"exec\"")]
+    #[error("needs the executable \"{0}\", which can't be run ({code}: {text})",
+        code = .1.raw_os_error().unwrap_or(0), text = os_text(.1))]
+    Helper(String, std::io::Error),
+    #[error("needs the executable \"{0}\" of the module's own version, this is another")]
+    OtherHelper(String),
+    #[error("needs the executable beside the module, and it is unknown where the module is")]
+    UnknownHelper,
+    #[error("needs a program after \"exec\" or \"exec_nowait\"")]
     ExecArguments,
     #[error("needs a library, a symbol and at most one text after \"call\"")]
     CallArguments,

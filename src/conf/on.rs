@@ -10,6 +10,7 @@ use roster::{Kind, Template};
 
 use super::error::ConfError;
 use super::On;
+use crate::callback::helper::{self, Unfit};
 use crate::callback::{Call, Callback, Exec, LogLine};
 use crate::log::Level;
 use crate::process;
@@ -24,11 +25,12 @@ pub fn parse(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<On, ConfError> {
     };
     let callback = match *action {
         "log" => Callback::Log(log(rest)?),
-        "exec" => Callback::Exec(exec(rest, cycle)?),
+        "exec" => Callback::Exec(exec(rest, cycle, true)?),
+        "exec_nowait" => Callback::Exec(exec(rest, cycle, false)?),
         "call" => Callback::Call(call(rest, cycle)?),
         other => return Err(ConfError::Action(other.to_string())),
     };
-    Ok(On { kind, callback })
+    Ok(On { kind, callback, place: String::new() })
 }
 
 fn log(words: &[&str]) -> Result<LogLine, ConfError> {
@@ -39,7 +41,7 @@ fn log(words: &[&str]) -> Result<LogLine, ConfError> {
     Ok(LogLine { level, text: template(text)? })
 }
 
-fn exec(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<Exec, ConfError> {
+fn exec(words: &[&str], cycle: *mut ngx_cycle_t, awaited: bool) -> Result<Exec, ConfError> {
     let (program, arguments) = words.split_first().ok_or(ConfError::ExecArguments)?;
     if Template::parse(program).map_or(true, |name| name.has_fields()) {
         return Err(ConfError::FieldInProgram(program.to_string()));
@@ -50,7 +52,7 @@ fn exec(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<Exec, ConfError> {
         check_program(&path)?;
     }
     let arguments = arguments.iter().map(|text| template(text)).collect::<Result<_, _>>()?;
-    Ok(Exec { path, arguments })
+    Ok(Exec { path, arguments, awaited })
 }
 
 fn call(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<Call, ConfError> {
@@ -87,6 +89,17 @@ fn full_name(name: &str, cycle: *mut ngx_cycle_t) -> Result<CString, ConfError> 
         }
         Ok(CStr::from_ptr(full.data.cast()).to_owned())
     }
+}
+
+/// The helper executable that starts programs.
+pub fn helper() -> Result<CString, ConfError> {
+    let path = helper::find().ok_or(ConfError::UnknownHelper)?;
+    let name = || path.to_string_lossy().into_owned();
+    helper::check(&path).map_err(|unfit| match unfit {
+        Unfit::NotRun(error) => ConfError::Helper(name(), error),
+        Unfit::OtherVersion => ConfError::OtherHelper(name()),
+    })?;
+    Ok(path)
 }
 
 fn check_program(path: &CStr) -> Result<(), ConfError> {

@@ -53,7 +53,7 @@ impl<'a> Hold<'a> {
 impl<'a> Parked<'a> {
     /// Whether there is nothing to come back for yet: the program that is awaited runs.
     pub fn is_awaiting(&mut self) -> bool {
-        self.progress.awaited.as_mut().is_some_and(|awaited| !awaited.running.poll())
+        self.progress.awaited.as_mut().is_some_and(|awaited| awaited.running.poll().is_none())
     }
 
     /// Takes the lock again if it is free.
@@ -87,7 +87,7 @@ impl<'a> Parked<'a> {
                 log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
             }
             if let Some(awaited) = progress.awaited {
-                watch::adopt(awaited.running);
+                watch::adopt(awaited.running, roster);
             }
             return Resumed::Lost;
         }

@@ -128,7 +128,7 @@ sub read_trace {
     }
 }
 
-# The workers that the kernel saw: children of the master that are no supervisors of programs.
+# The workers that the kernel saw: children of the master that are no helpers of programs.
 sub workers {
     my ($record) = @_;
     my @workers = sort { $a->{born} <=> $b->{born} } grep {

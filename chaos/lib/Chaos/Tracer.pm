@@ -7,7 +7,7 @@ package Chaos::Tracer;
 # It writes one line each to a file:
 #     TIME source connector|proc       once
 #     TIME fork PARENT PID
-#     TIME user PID                    it gave up root: a worker of nginx does, its supervisors do not
+#     TIME user PID                    it gave up root: a worker of nginx does, and helpers of programs, which are not the master's
 #     TIME session PID                 it is a daemon of its own from here on
 #     TIME exec PID
 #     TIME exit PID STATUS SIGNAL      STATUS as of wait, ? if unknown; SIGNAL tells the parent

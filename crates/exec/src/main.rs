@@ -1,0 +1,15 @@
+//! The executable. Without the preparations that Rust's runtime makes for `fn main`: it is started for
+//! each program.
+
+#![no_main]
+
+use std::ffi::{c_char, c_int, CStr};
+
+/// The entry that libc calls.
+#[no_mangle]
+pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    let count = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: libc passes `argc` C strings that live as long as the process.
+    let arguments = (0..count).map(|n| unsafe { CStr::from_ptr(*argv.add(n)) }).collect();
+    exec::main(arguments)
+}

@@ -1,0 +1,178 @@
+//! The life of the helper: it waits until its program may begin, sees it to its end, and tells nginx.
+
+use std::ffi::{c_int, CStr};
+use std::fmt;
+use std::io::{stderr, Write};
+use std::ptr;
+
+use crate::job::{Job, User};
+use crate::log::{self, Level};
+use crate::program;
+use crate::queue::{Place, Queue, LOOK};
+use crate::status::{FAILED, PROTOCOL, SUCCEEDED};
+use crate::sys::{close_all_but, errno, monotonic, poll, pollfd};
+
+/// Does what the arguments say. All signals stay blocked: what is sent to all of nginx, by the
+/// terminal or a service manager, is not meant for the helper, which has to tell the end.
+pub fn main(arguments: Vec<&CStr>) -> c_int {
+    let Some(status) = status(&arguments) else {
+        let _ = writeln!(stderr(), "this is started by nginx's module ngx_worker_manager");
+        return 2;
+    };
+    become_helper();
+    tell(status, PROTOCOL);
+    // nginx asks for the protocol alone when it reads its configuration, and a module of another
+    // version has other arguments.
+    let Some(job) = Job::parse(&arguments) else {
+        return 1;
+    };
+    close_all_but(&job.descriptors());
+    let succeeded = run(&job);
+    if let (None, Some(queue)) = (job.ticket, job.queue) {
+        // Before nginx learns of the end: what it starts next must not wait.
+        Queue::of(queue).end_turn();
+    }
+    tell(status, if succeeded { SUCCEEDED } else { FAILED });
+    0
+}
+
+/// The descriptor for the answer, which is in the same place in every version.
+fn status(arguments: &[&CStr]) -> Option<c_int> {
+    let [_, protocol, status, ..] = arguments else {
+        return None;
+    };
+    protocol.to_str().ok()?.strip_prefix("protocol=")?;
+    status.to_str().ok()?.strip_prefix("status=")?.parse().ok()
+}
+
+fn tell(status: c_int, word: u8) {
+    // SAFETY: one byte is there to be written. If nginx's process has ended, nobody reads it.
+    unsafe { libc::write(status, [word].as_ptr().cast(), 1) };
+}
+
+/// Leaves behind what belongs to nginx: its signals, its process group, its name.
+fn become_helper() {
+    // SAFETY: plain system calls with valid arguments.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, ptr::null_mut());
+        // The system call itself: libc keeps 32 and 33 to itself, and whoever started nginx may
+        // have ignored them. All zeros are the kernel's structure for the default. A set of signals
+        // is 8 bytes, except on MIPS.
+        let default = [0u64; 8];
+        for signal in 1..=64 {
+            let old = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8usize);
+        }
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_NAME, c"nginx-hook".as_ptr());
+    }
+}
+
+/// Whether the program ran and succeeded.
+fn run(job: &Job) -> bool {
+    if let Some(user) = &job.user {
+        if let Err((errno, what)) = become_user(user) {
+            say(
+                job,
+                Level::Error,
+                errno,
+                format_args!("{what} failed, {} not started", job.name()),
+            );
+            return false;
+        }
+    }
+    wait_to_begin(job).is_some_and(|deadline| {
+        program::supervise(job, deadline).unwrap_or_else(|(errno, what)| {
+            say(job, Level::Error, errno, format_args!("{what}"));
+            false
+        })
+    })
+}
+
+/// As nginx's workers do (`ngx_worker_process_init()`), but for going on after a failure.
+fn become_user(user: &User) -> Result<(), (i32, String)> {
+    let User { uid, gid, name } = user;
+    let c_name = std::ffi::CString::new(name.as_str()).unwrap_or_default();
+    // SAFETY: plain calls with valid arguments; this process has one thread.
+    unsafe {
+        if libc::setgid(*gid) == -1 {
+            return Err((errno(), format!("setgid({gid})")));
+        }
+        // Root, in a container that may not set groups, goes on with those that it has.
+        if libc::initgroups(c_name.as_ptr(), *gid) == -1 && *uid != 0 {
+            return Err((errno(), format!("initgroups({name}, {gid})")));
+        }
+        if libc::setuid(*uid) == -1 {
+            return Err((errno(), format!("setuid({uid})")));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the program may begin. When it must have ended; none if it may not begin any more.
+fn wait_to_begin(job: &Job) -> Option<u64> {
+    let deadline = || monotonic().saturating_add(job.timeout);
+    let Some(file) = job.queue else {
+        return Some(deadline());
+    };
+    let queue = Queue::of(file);
+    let Some(ticket) = job.ticket else {
+        return wait_for_turn(job, queue, deadline());
+    };
+    match queue.wait(ticket, job.node.unwrap_or(-1)) {
+        Place::Begins => Some(deadline()),
+        Place::Taken => {
+            say(job, Level::Warn, 0, format_args!("{} {TURNED_AWAY}", job.name()));
+            queue.turn_away();
+            None
+        }
+        Place::Stops => {
+            say(job, Level::Notice, 0, format_args!("{} not started, nginx has ended", job.name()));
+            None
+        }
+    }
+}
+
+/// What is logged of a program that is turned away.
+pub const TURNED_AWAY: &str = "not started, too many programs wait";
+
+/// A process that is killed gives the lock back before its memory, which may take long, and its
+/// descriptors only after that (the kernel's `exit_mm`, then `exit_files`). So the program that it
+/// awaits may still run when the next holder of the lock starts one, which has to wait. That is part
+/// of its time: who awaits it does so no longer.
+fn wait_for_turn(job: &Job, queue: Queue, deadline: u64) -> Option<u64> {
+    let name = job.name();
+    let mut control = [pollfd(job.control.unwrap_or(-1))];
+    loop {
+        let taken = queue.try_turn();
+        let left = deadline.saturating_sub(monotonic());
+        poll(&mut control, if taken { 0 } else { left.min(LOOK) });
+        if control[0].revents != 0 {
+            say(job, Level::Warn, 0, format_args!("{name} not started, who awaited it has died"));
+            return None;
+        }
+        if taken {
+            return Some(deadline);
+        }
+        if left == 0 {
+            let (timeout, holder) = (job.timeout(), queue.turn_holder());
+            say(
+                job,
+                Level::Error,
+                0,
+                format_args!(
+                    "{name} not started, exec_timeout {timeout:?} is over while process {holder} \
+                     runs another"
+                ),
+            );
+            return None;
+        }
+    }
+}
+
+/// Writes a line to nginx's logs.
+pub fn say(job: &Job, level: Level, errno: i32, message: fmt::Arguments<'_>) {
+    log::write(job, level, errno, message);
+}

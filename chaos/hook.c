@@ -66,12 +66,13 @@ note(const char *phase, const ngx_worker_manager_event_t *ev, const char *dir)
     clock_gettime(CLOCK_MONOTONIC, &now);
 
     n = snprintf(line, sizeof(line),
-                 "%lld.%09ld %s %d %llu %s %s %lld %lld %lld %lld %lld %lld %lld \"%s\"\n",
+                 "%lld.%09ld %s %d %llu %s %s %lld %lld %lld %lld %lld %lld %lld \"%s\" %lld %d %lld %s\n",
                  (long long) now.tv_sec, now.tv_nsec, phase, (int) getpid(),
                  (unsigned long long) ev->seq, ev->event, ev->id, (long long) ev->n_prev,
                  (long long) ev->n_mine, (long long) ev->n_next, (long long) ev->n_older,
                  (long long) ev->generation, (long long) ev->pid, (long long) ev->worker,
-                 ev->reason == NULL ? "-" : ev->reason);
+                 ev->reason == NULL ? "-" : ev->reason, (long long) ev->n_left, ev->stopping,
+                 (long long) ev->respawn_of, ev->history);
 
     snprintf(path, sizeof(path), "%s/marks", dir);
 

@@ -377,6 +377,7 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
         return;
     };
+    order::await_master();
     // What the event loop has begun is finished first.
     let zone = member.map_or(zone, |member| member.zone);
     let hold = watch::stop().or_else(|| Hold::take(zone, conf, log));
@@ -387,9 +388,9 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     let orphan = process::is_orphan();
     let lost = if orphan { losses::seen_by_orphan(&hold) } else { Vec::new() };
     let stopping = match me {
-        Some(_) if orphan => is_last(&hold, &lost),
+        _ if orphan => is_last(&hold, &lost),
         Some(me) => order::is_stopping(hold.roster(), &me),
-        None => orphan && is_last(&hold, &lost),
+        None => false,
     };
     // A worker that drains and has nothing to do ends before it could say the former.
     let draining = me.and_then(|me| watch::untold_draining(me, stopping));
@@ -409,6 +410,7 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         transitions.push(Transition::WorkerExit { slot: me.slot, stopping });
     }
     hold.run(&mut transitions, Patience::Wait);
+    order::end();
     // The slot is another's from here on: no more heartbeats.
     MEMBER.set(None);
     if !orphan && process::is_bereft() {
@@ -423,10 +425,11 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
 }
 
 /// Whether the node ends with this worker: its master is gone, and so are all other workers but those
-/// that are about to be told lost.
+/// that are about to be told lost, and no other binary goes on.
 fn is_last(hold: &Hold<'_>, lost: &[Transition]) -> bool {
     let me = member().map(|me| me.registration);
-    hold.roster().workers().filter(|w| Some(w.registration) != me).count() == lost.len()
+    let others = hold.roster().workers().filter(|w| Some(w.registration) != me);
+    others.count() == lost.len() && !order::has_other_binary()
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
@@ -443,7 +446,9 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     hold.roster().retire_all();
-    hold.roster().set_stopping();
+    if !order::has_other_binary() {
+        hold.roster().set_stopping();
+    }
     let mut transitions = losses::at_the_end(&hold);
     hold.run(&mut transitions, Patience::Wait);
 }

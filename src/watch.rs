@@ -19,7 +19,7 @@ use crate::process::{self, PerProcess};
 use crate::zone::Zone;
 
 mod descriptor;
-mod drain;
+pub mod drain;
 mod kin;
 mod pidfd;
 mod shift;
@@ -124,7 +124,8 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     arm_heartbeat(log);
     if process::is_worker() {
         drain::expect(log);
-        retry_after(settle as ngx_msec_t);
+        // SAFETY: a static, and the event loop is this thread's.
+        unsafe { Timer::arm(&raw mut RETRY, 0, on_first_round, log) };
     }
     if reap(None) {
         retry_after(REAP);
@@ -230,6 +231,19 @@ fn show_connections(member: &Member) {
     }
 }
 
+/// The first round of the event loop.
+unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
+    order::watch();
+    let settled = RHYTHM.get().tend_at.saturating_sub(clock::monotonic());
+    retry_after(settled as ngx_msec_t);
+    if drain::is_untold() {
+        retry_after(0);
+    }
+    if reap(None) {
+        retry_after(REAP);
+    }
+}
+
 unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     if reap(None) {
         retry_after(REAP);
@@ -266,6 +280,10 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
             // What is left waits for the lock, or for a program.
             retry_after(SOON);
         }
+    }
+    let due_at = drain::due_at();
+    if due_at > now {
+        retry_after((due_at - now) as ngx_msec_t);
     }
 }
 
@@ -305,7 +323,7 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
             || roster.over().is_some()
             || roster.ready().is_some()
             || !news.is_empty()
-            || drain::is_untold()
+            || drain::is_due(now)
             || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
         suspects: false,
     };
@@ -419,7 +437,8 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
         log!(log, Notice, "worker_manager: this worker was hung and goes on");
         transitions.push(Transition::WorkerRecovered { slot });
     }
-    if let Some(draining) = untold_draining(*me, stopping) {
+    let draining = drain::is_due(now).then(|| untold_draining(*me, stopping)).flatten();
+    if let Some(draining) = draining {
         transitions.push(draining);
         Rhythm::update(|rhythm| {
             // Those who were watched may have another place in the ring now.

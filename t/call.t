@@ -147,8 +147,9 @@ subtest 'another module reads the history, over reloads' => sub {
 
 static int line(const ngx_worker_manager_event_t *ev, void *data)
 {
-    fprintf(data, "%llu %s %s %s %d\n", (unsigned long long) ev->seq, ev->event, ev->id,
-        ev->reason != NULL ? ev->reason : "-", ev->took >= 0);
+    fprintf(data, "%llu %s %s %s %d %lld %d %lld %s\n", (unsigned long long) ev->seq, ev->event, ev->id,
+        ev->reason != NULL ? ev->reason : "-", ev->took >= 0, (long long) ev->n_left, ev->stopping,
+        (long long) ev->respawn_of, ev->history);
     return ev->seq == 9 ? 7 : 0;
 }
 
@@ -185,8 +186,10 @@ END
     my ($counts, @events) = split /\n/, $node->read('out/history');
     is($counts, '0 1 1 1 1 1', 'the reloads are counted');
     is(pop @events, 7, 'it ends where the function says');
-    is_deeply(\@events, [ map { "$_->{seq} $_->{event} $_->{id} " . ($_->{reason} || '-') . ' 1' }
-            ($node->events)[ 1 .. 8 ] ], 'what was told');
+    is_deeply(\@events, [ map {
+        my $respawn_of = $_->{respawn_of} eq '-' ? -1 : $_->{respawn_of};
+        "$_->{seq} $_->{event} $_->{id} $_->{reason} 1 $_->{left} $_->{stopping} $respawn_of $_->{history}"
+    } ($node->events)[ 1 .. 8 ] ], 'what was told');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

@@ -103,7 +103,9 @@ sub status {
 sub add_event {
     my ($r, %event) = @_;
     my $seq = keys(%{ $r->{events} }) + 1;
-    my %none = map { $_ => '-' } qw(prev mine next older worker reason);
+    my %none = map { $_ => '-' } qw(prev mine next older worker reason respawn_of);
+    my $before = $r->{events}{ $seq - 1 };
+    @none{qw(left stopping history)} = @$before{qw(left stopping history)};
     $r->{events}{$seq} = { %none, seq => $seq, gen => 2, pid => $r->{master}, id => 2, %event };
     return $seq;
 }
@@ -123,6 +125,21 @@ finds('a start without end', sub {
 }, qr/worker \S+ never ended/);
 finds('a count that jumps', sub { $_->{mine}++ for of_kind($_[0], 'worker_lost') },
     qr/worker_lost .*: n_mine is 3, not 2/);
+finds('a count of what is left that does not fit', sub { $_->{left}++ for of_kind($_[0], 'worker_lost') },
+    qr/worker_lost .*: n_left is 2, not 1/);
+finds('a place that was not free', sub {
+    my ($r) = @_;
+    my ($other) = grep { $_->{event} eq 'worker_exit' } values %{ $r->{events} };
+    $_->{respawn_of} = $other->{pid} for of_kind($r, 'worker_start');
+}, qr/worker_start .*: in the place of/);
+finds('a node that stops and goes on', sub { $_->{stopping} = 1 for of_kind($_[0], 'worker_start') },
+    qr/worker_start .*: stopping 1/);
+finds('a node that does not know that it stops', sub {
+    my ($r) = @_;
+    $_->{stopping} = 0 for values %{ $r->{events} }, @{ $r->{logged} }, @{ $r->{marks} };
+}, qr/the last event does not know/);
+finds('another history', sub { $_->{history} =~ tr/0/1/ for of_kind($_[0], 'worker_lost') },
+    qr/worker_lost .*: history \w+, not/);
 finds('records that differ', sub { (of_kind($_[0], 'worker_lost'))[1]{mine}++ }, qr/mine is 2 and 3/);
 finds('callbacks that overlap', sub {
     my ($r) = @_;

@@ -4,9 +4,13 @@
 
 use std::cell::Cell;
 
-use ngx::ffi::{ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ngx_get_connection};
+use ngx::ffi::{
+    ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ngx_get_connection, ngx_msec_t,
+};
 
+use crate::clock;
 use crate::log::Log;
+use crate::order;
 use crate::process::PerProcess;
 use crate::status;
 
@@ -18,6 +22,9 @@ enum Drain {
 }
 
 static DRAIN: PerProcess<Cell<Drain>> = PerProcess(Cell::new(Drain::No));
+
+/// When to tell, milliseconds of the monotonic clock.
+static DUE: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
 
 /// Begins to wait for the moment. Takes one of the worker's connections.
 pub fn expect(log: Log) {
@@ -65,13 +72,36 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
     }
     DRAIN.set(Drain::Untold);
     status::drain();
-    // Not from here: nginx is still about to close the others.
-    super::retry_after(0);
+    // Not from here: nginx is still about to close the others. And who was told by a signal is to know
+    // whether the master's order follows.
+    let wait = if order::may_follow() { order::FOLLOWS } else { 0 };
+    DUE.set(clock::monotonic() + wait);
+    super::retry_after(wait as ngx_msec_t);
 }
 
 /// Whether this worker drains and nobody was told.
 pub fn is_untold() -> bool {
     DRAIN.get() == Drain::Untold
+}
+
+/// Whether this worker drains, nobody was told, and it is time to.
+pub fn is_due(now: u64) -> bool {
+    is_untold() && now >= DUE.get()
+}
+
+/// When it is time to tell that this worker drains, by the monotonic clock, milliseconds; 0 if that is
+/// not to be told.
+pub fn due_at() -> u64 {
+    if is_untold() {
+        DUE.get()
+    } else {
+        0
+    }
+}
+
+/// Whether it was told that this worker drains.
+pub fn is_told() -> bool {
+    DRAIN.get() == Drain::Told
 }
 
 /// Whether this worker drains.

@@ -247,10 +247,11 @@ sub events {
         my ($copy, $text) = $line =~ /: (EV[12]) (\d+ .*?)(?:, client|$)/ or next;
         my %event;
         @event{@FIELDS} = map { s/^"(.*)"$/$1/r } $text =~ /("[^"]*"|\S+)/g;
-        if ($lines{ $event{seq} }{$copy}++) {
+        my $lines = $lines{"$event{history} $event{seq}"} //= {};
+        if ($lines->{$copy}++) {
             push @{ $self->{twice} }, "callback $copy of event $event{seq} ran twice";
         }
-        push @events, \%event unless keys %{ $lines{ $event{seq} } } > 1;
+        push @events, \%event unless keys %$lines > 1;
     }
     return @events;
 }

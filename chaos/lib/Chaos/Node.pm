@@ -111,7 +111,7 @@ sub configure {
     my @programs = map { "on $_ exec $root/hook $root/trick;" } @{ $load->{programs} };
     my $stuck = $load->{stuck} ? 'draining_warn 300ms;' : '';
     my $event = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
-        . ' \"$reason\"';
+        . ' \"$reason\" $n_left $stopping $respawn_of $history';
     my $listen = $broken{port} ? "server { listen 127.0.0.1:$broken{port}; }" : '';
     $self->{expected} = $load->{workers} unless %broken;
     my $module = $self->{module} eq '' ? '' : "load_module $root/module.so;";

@@ -14,7 +14,7 @@ use strict;
 use warnings;
 use JSON::PP ();
 
-my @NAMES = qw(seq event id prev mine next older gen pid worker reason);
+my @NAMES = qw(seq event id prev mine next older gen pid worker reason left stopping respawn_of history);
 
 # of($folder): the record of the node there.
 sub of {
@@ -66,8 +66,9 @@ sub read_events {
             gen => $json->{generation}, pid => $json->{pid},
             took => $json->{took},
         );
-        $event{$_} = $json->{"n_$_"} // '-' for qw(prev mine next older);
-        $event{$_} = $json->{$_} // '-' for qw(worker reason);
+        $event{$_} = $json->{"n_$_"} // '-' for qw(prev mine next older left);
+        $event{$_} = $json->{$_} // '-' for qw(worker reason respawn_of history);
+        $event{stopping} = $json->{stopping} ? 1 : 0;
         # Who takes over from the dead looks for the line in the file that it has open itself: if that
         # is another since USR1, the line is in both.
         if (my $before = $path{ $event{seq} }) {
@@ -92,7 +93,8 @@ sub read_marks {
     for my $line (lines($path)) {
         my ($at, $phase, $by, $text) = split ' ', $line, 4;
         my $event = event_of($text);
-        $event->{$_} = $event->{$_} eq '-1' ? '-' : $event->{$_} for qw(prev mine next older worker);
+        $event->{$_} = $event->{$_} eq '-1' ? '-' : $event->{$_}
+            for qw(prev mine next older worker respawn_of);
         push @{ $record->{marks} }, { %$event, at => $at, phase => $phase, by => $by };
     }
 }
@@ -155,7 +157,8 @@ sub merged {
             my ($generation, $pid) = split /-/, $id;
             my $seq = shift @gaps;
             $all{$seq} = { seq => $seq, event => $event, id => $id, gen => $generation, pid => $pid // '?',
-                map { $_ => '?' } qw(prev mine next older worker reason) };
+                map { $_ => '?' } 
+                    qw(prev mine next older worker reason left stopping respawn_of history) };
         }
     }
     return map { $all{$_} } sort { $a <=> $b } keys %all;

@@ -14,6 +14,8 @@ pub struct Stat {
     pub dies: bool,
     /// The wait status of one that has died; 0 also if the kernel does not show it to this process.
     pub status: i32,
+    /// The process that is its parent now.
+    pub parent: i32,
     /// When it began at the earliest, milliseconds since boot, sleep included (`CLOCK_BOOTTIME`).
     pub began: u64,
 }
@@ -31,20 +33,22 @@ impl Stat {
         Stat::parse(&text, u64::try_from(ticks_per_second).unwrap_or(100))
     }
 
-    /// The fields are those of proc_pid_stat(5): 3 is the state, 9 the flags, 22 the start, 52 the wait
+    /// The fields are those of proc_pid_stat(5): 3 is the state, 4 the parent, 9 the flags, 22 the start, 52 the wait
     /// status. The name before them may hold anything, also `)` and spaces.
     fn parse(text: &[u8], ticks_per_second: u64) -> Option<Stat> {
         let name_ends = text.iter().rposition(|byte| *byte == b')')?;
         let fields = core::str::from_utf8(text.get(name_ends + 1..)?).ok()?;
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next()?;
-        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
         let ticks: u64 = fields.nth(12)?.parse().ok()?;
         let status = fields.nth(29).and_then(|status| status.parse().ok()).unwrap_or(0);
         Some(Stat {
             dead: state == "Z" || state == "X",
             dies: flags & PF_EXITING != 0,
             status,
+            parent,
             // The kernel rounds the start down to ticks; one more is the room for its rounding.
             began: ticks.saturating_sub(1).saturating_mul(1000) / ticks_per_second.max(1),
         })
@@ -131,6 +135,7 @@ mod tests {
     fn line(name: &str, state: &str, flags: u32, start: u64, status: i32) -> Vec<u8> {
         let mut fields = vec![state.to_string()];
         fields.extend((4..=52).map(|field| match field {
+            4 => "3".to_string(),
             9 => flags.to_string(),
             22 => start.to_string(),
             52 => status.to_string(),
@@ -144,7 +149,7 @@ mod tests {
     fn names_may_hold_anything() {
         for name in ["nginx", "", ") Z 1 (", "a b", "nginx: worker)", ") R 4 4 4 4 4 4 4"] {
             let stat = Stat::parse(&line(name, "S", 0x40_0040, 12_345, 0), 100);
-            let expected = Stat { dead: false, dies: false, status: 0, began: 123_440 };
+            let expected = Stat { dead: false, dies: false, status: 0, parent: 3, began: 123_440 };
             assert_eq!(stat, Some(expected), "{name}");
         }
         // prctl() takes bytes that are not UTF-8.
@@ -179,8 +184,9 @@ mod tests {
 
     #[test]
     fn the_answers_of_the_kernel() {
-        let at = |began| move || Some(Stat { dead: false, dies: false, status: 0, began });
-        let dead = || Some(Stat { dead: true, dies: true, status: 9, began: 100 });
+        let at =
+            |began| move || Some(Stat { dead: false, dies: false, status: 0, parent: 3, began });
+        let dead = || Some(Stat { dead: true, dies: true, status: 9, parent: 3, began: 100 });
         // No such process; /proc is not even asked.
         assert!(is_gone_by(libc::ESRCH, || panic!("nobody asks"), 100));
         // One of this user, and one of another: with EPERM, the process is there.
@@ -203,6 +209,7 @@ mod tests {
         let stat = Stat::of(pid).expect("it lives");
         // Two ticks of rounding, and up to 10 ms each.
         assert!(stat.began + 40 >= before && stat.began <= after, "{before} {stat:?} {after}");
+        assert_eq!(stat.parent, std::process::id() as i32);
         assert!(!is_gone(pid, after) && !is_replaced(pid, after));
         assert!(is_gone(pid, before.saturating_sub(100)), "another one had the pid then");
         assert!(is_replaced(pid, before.saturating_sub(100)));

@@ -64,11 +64,12 @@ sub broken {
             $bad->('was not hung') unless delete $g->{hung}{$pid};
             $g->{running}{$pid} = 1;
         }
-        # Only a start takes back that the node stops.
+        # Only a start takes back that the node stops, as when its master is told to let its workers go
+        # and then to reload.
         my $starts = $kind =~ /^(?:master|worker)_start$/;
         $bad->("stopping $event->{stopping}")
             if !$options{gaps} && differ($event->{stopping}, $starts ? 0 : $stopping || $event->{stopping});
-        $stopping = $event->{stopping} // 0;
+        $stopping = $event->{stopping} unless ($event->{stopping} // '?') eq '?';
         my $before = $event->{respawn_of} // '-';
         $bad->("in the place of $before")
             if $before ne '-' && $before ne '?' && !$options{gaps}

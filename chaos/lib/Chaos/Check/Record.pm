@@ -8,7 +8,7 @@ use warnings;
 
 use Chaos::Record;
 
-my @NAMES = qw(event id prev mine next older gen pid worker reason);
+my @NAMES = qw(event id prev mine next older gen pid worker reason left stopping respawn_of history);
 
 sub check {
     my ($record, $bad, $seen) = @_;

@@ -167,8 +167,9 @@ pub fn connections() -> (u32, u32) {
             continue;
         };
         // Modules use some without a descriptor: -2 to be called when nginx closes idle ones, -1 for
-        // timers of Lua's. A free one has -1, too, and its event is closed.
-        if c.fd != -1 || read.closed() == 0 {
+        // timers of Lua's. A free one has -1, too, and its event is closed, or that of a listening socket
+        // (`ngx_close_listening_sockets`).
+        if c.fd != -1 || (read.closed() == 0 && read.accept() == 0) {
             unseen -= 1;
         }
         if c.fd < 0 || read.accept() != 0 || read.channel() != 0 || read.resolver() != 0 {

@@ -34,7 +34,12 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
         return -2;
     };
     let callback = Callback::Call(Call::registered(callback, data));
-    conf.callbacks.push(On { kind, callback, place: String::new() });
+    conf.callbacks.push(On {
+        kind,
+        callback,
+        place: String::new(),
+        label: "a registered function".to_string(),
+    });
     0
 }
 

@@ -48,6 +48,8 @@ pub struct Conf {
     pub failed: Option<ngx_msec_t>,
     /// How long a program may run, milliseconds.
     pub exec_timeout: Option<ngx_msec_t>,
+    /// How long a worker may hold the lock in one callback while others wait, milliseconds; none for ever.
+    pub callback_timeout: Option<ngx_msec_t>,
     /// How long a worker may drain until that is told, milliseconds; none for ever.
     pub draining_warn: Option<ngx_msec_t>,
     /// When this configuration began to be read, milliseconds of the monotonic clock.
@@ -84,6 +86,8 @@ pub struct On {
     pub callback: Callback,
     /// File and line of the directive; empty if there is none.
     pub place: String,
+    /// What to call it in the log: `exec announce (nginx.conf:14)`.
+    pub label: String,
 }
 
 impl On {
@@ -205,6 +209,7 @@ impl Conf {
             interval: None,
             failed: None,
             exec_timeout: None,
+            callback_timeout: None,
             draining_warn: None,
             event_log: None,
             began: clock::monotonic(),

@@ -1,11 +1,11 @@
 //! Holding the lock: recording what happens and telling it.
 
+use std::fmt::Display;
 use std::mem::take;
 
 use linux::mutex::Taken;
 use linux::process::is_gone;
-use ngx::ffi::ngx_time_update;
-use roster::{Event, Full, Kind, Pending, Recorded, Reservation, Roster, Step, Transition};
+use roster::{Full, Kind, Pending, Recorded, Reservation, Roster, Step, Transition};
 
 use crate::callback::Running;
 use crate::clock;
@@ -19,8 +19,11 @@ use crate::watch;
 use crate::zone::Zone;
 
 mod parked;
+mod wait;
 
 pub use parked::{Parked, Resumed};
+use wait::Wait;
+pub use wait::{Blocked, Occasion};
 
 /// Whether to stand still while a program runs that is to be awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,20 +68,15 @@ enum Entry<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Takes the lock, however long that takes. None if it can't be had at all, which is logged.
-    pub fn take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
-        let mut waiting = waiting(zone, log);
+    /// Takes the lock, however long that takes. None if this process was told to end meanwhile, or the
+    /// lock can't be had at all, both of which are logged.
+    pub fn take(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Option<Hold<'a>> {
+        let mut wait = Wait::new(zone, conf, log, occasion);
         loop {
-            parked::await_return(zone.roster(), &mut waiting);
-            match Self::enter(
-                zone.lock().take(&mut || {
-                    waiting();
-                    true
-                }),
-                zone,
-                conf,
-                log,
-            ) {
+            if !parked::await_return(zone.roster(), &mut wait) {
+                return None;
+            }
+            match Self::enter(zone.lock().take(&mut || wait.goes_on()), zone, conf, log) {
                 Entry::Held(hold) => return Some(hold),
                 Entry::Failed => return None,
                 Entry::Reserved => {}
@@ -231,6 +229,7 @@ impl<'a> Hold<'a> {
             roster.begin_callback(event.seq, conf.generation.get(), index as u32);
             let (kind, since) = (event.kind, clock::microseconds());
             roster.callback_begins(kind, since / 1000);
+            zone.label().set(&on.label);
             kill_point(kind, "begun");
             let running = on.callback.run(&event, conf, roster, self.log);
             if running.as_ref().is_some_and(Running::is_awaited) {
@@ -267,6 +266,7 @@ impl<'a> Hold<'a> {
     fn over(&self, kind: Kind, since: u64) {
         let took = clock::microseconds().saturating_sub(since);
         self.zone.roster().callback_over(kind, took);
+        self.zone.label().set("");
     }
 
     /// Takes over an event that another process recorded and did not live to tell. Returns how
@@ -279,12 +279,15 @@ impl<'a> Hold<'a> {
             log!(self.log, Notice, "worker_manager: {name} {id} was not told yet, telling it now");
             0
         } else {
+            let label = self.zone.label().get();
+            let label = label.as_ref().map_or(&"a callback" as &dyn Display, |label| label);
             log!(
                 self.log,
                 Warn,
-                "worker_manager: callback {begun} of generation {generation} was interrupted at \
-                 {name} {id}"
+                "worker_manager: {label} did not finish, its process died: callback {begun} of \
+                 generation {generation} was interrupted at {name} {id}"
             );
+            self.zone.label().set("");
             self.zone.roster().callback_failed(event.kind);
             if generation == self.conf.generation.get() {
                 begun
@@ -307,24 +310,6 @@ impl Drop for Hold<'_> {
     }
 }
 
-/// What to do about 50 ms apart while waiting for the lock.
-fn waiting(zone: Zone, log: Log) -> impl FnMut() {
-    let since = clock::monotonic();
-    let mut told = 0;
-    move || {
-        // Whoever waits lives: the others must not think it hung.
-        beat();
-        let waited = clock::monotonic().saturating_sub(since) / 1000;
-        if waited > told {
-            told = waited;
-            // SAFETY: this thread is the one that nginx's cached time is for. In a start, an exit or a
-            // reload nobody else moves it.
-            unsafe { ngx_time_update() };
-            log_holder(zone.roster(), waited, log);
-        }
-    }
-}
-
 /// Whether the lock was taken. What a holder that died left undone is done then.
 fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
     match taken {
@@ -344,6 +329,8 @@ fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
             }
             true
         }
+        // Told to end, which is logged where it was found.
+        Err(libc::ECANCELED) => false,
         Err(errno) => {
             log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
             false
@@ -365,32 +352,5 @@ fn kind_of(transition: &Transition) -> Kind {
         Transition::WorkerLost { .. } => Kind::WorkerLost,
         Transition::WorkerHung { .. } => Kind::WorkerHung,
         Transition::WorkerRecovered { .. } => Kind::WorkerRecovered,
-    }
-}
-
-/// `waited` is in seconds.
-fn log_holder(roster: Roster<'_>, waited: u64, log: Log) {
-    let holder = roster.holder();
-    match roster.pending() {
-        Some(Pending { event, begun, .. }) if begun > 0 => log!(
-            log,
-            Warn,
-            "worker_manager: waiting for the lock for {waited}s, process {holder} holds it in \
-             callback {begun} of {}",
-            Named(&event)
-        ),
-        _ => log!(
-            log,
-            Warn,
-            "worker_manager: waiting for the lock for {waited}s, process {holder} holds it"
-        ),
-    }
-}
-
-struct Named<'a>(&'a Event);
-
-impl std::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.0.kind.name(), self.0.id())
     }
 }

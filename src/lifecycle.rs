@@ -11,7 +11,7 @@ use roster::{Counts, Event, Full, Kind, Transition, WorkerView};
 use crate::callback::{self, Handler};
 use crate::clock;
 use crate::conf::Conf;
-use crate::hold::{Hold, Patience};
+use crate::hold::{Hold, Occasion, Patience};
 use crate::log::Log;
 use crate::losses;
 use crate::lua::exits;
@@ -120,7 +120,8 @@ fn commit<'a>(
         await_newborn(zone);
     }
     // Until it has, the configuration before it is in force.
-    let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log) else {
+    let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log, Occasion::Begin) else {
+        zone.roster().set_loading_since(0);
         return;
     };
     let mut losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
@@ -230,7 +231,9 @@ pub fn load_failed(began: u64) {
     }
     let log = Log::current();
     // With `master_process off` what the event loop has begun holds the lock.
-    let Some(mut hold) = watch::take_over().or_else(|| Hold::take(zone, conf, log)) else {
+    let Some(mut hold) =
+        watch::take_over().or_else(|| Hold::take(zone, conf, log, Occasion::Begin))
+    else {
         return;
     };
     let mut transitions = losses::known_to_master(&hold);
@@ -249,7 +252,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
         ),
         None => log!(log, Notice, "worker_manager: no longer configured"),
     }
-    let Some(mut hold) = Hold::take(zone, conf, log) else {
+    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
     let mut transitions =
@@ -285,6 +288,9 @@ pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
     let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
     if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) {
         start(zone, conf, log);
+        if process::is_terminated() || process::is_told_to_quit() {
+            watch::turn_soon(log);
+        }
     }
 }
 
@@ -292,7 +298,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     if conf.generation.get() == 0 {
         return;
     }
-    let Some(mut hold) = Hold::take(zone, conf, log) else {
+    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
     let mut losses = losses::of_predecessors(&hold);
@@ -313,7 +319,7 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
     let Some((event, member)) = START.get().zip(member()) else {
         return;
     };
-    let Some(mut hold) = Hold::take(member.zone, conf, log) else {
+    let Some(mut hold) = Hold::take(member.zone, conf, log, Occasion::Begin) else {
         return;
     };
     // Nothing is told before what came before it.
@@ -380,7 +386,7 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     order::await_master();
     // What the event loop has begun is finished first.
     let zone = member.map_or(zone, |member| member.zone);
-    let hold = watch::stop().or_else(|| Hold::take(zone, conf, log));
+    let hold = watch::stop().or_else(|| Hold::take(zone, conf, log, Occasion::End));
     let Some(mut hold) = hold else {
         return;
     };
@@ -442,7 +448,7 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
     let Some((conf, zone)) = conf.and_then(|conf| Some((conf, zone::of_conf(conf)?))) else {
         return;
     };
-    let Some(mut hold) = Hold::take(zone, conf, log) else {
+    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::End) else {
         return;
     };
     hold.roster().retire_all();

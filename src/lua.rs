@@ -162,7 +162,12 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
     };
     let callbacks = if conf.parsed.get() { &conf.callbacks } else { &conf.lua.early };
     let handler = Handler { vm: vm as usize, number, details: details != 0 };
-    callbacks.push(On { kind, callback: Callback::Lua(handler), place: String::new() });
+    callbacks.push(On {
+        kind,
+        callback: Callback::Lua(handler),
+        place: String::new(),
+        label: "a function in Lua".to_string(),
+    });
     0
 }
 

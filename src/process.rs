@@ -1,6 +1,6 @@
 //! The only reader of nginx's process globals: which process is this, and who are its relatives.
 
-use core::ffi::CStr;
+use core::ffi::{c_int, CStr};
 use core::ops::Deref;
 use core::slice;
 
@@ -8,8 +8,8 @@ use linux::process::{is_replaced, zombie_status, Stat};
 use ngx::ffi::{
     ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting,
     ngx_last_process, ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes,
-    ngx_test_config, ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE,
-    NGX_PROCESS_WORKER,
+    ngx_quit, ngx_terminate, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
+    NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
 };
 use roster::Reason;
 
@@ -219,6 +219,29 @@ pub fn role() -> Role {
 pub fn is_signaller() -> bool {
     // SAFETY: a plain global, set in main() before the configuration is read.
     unsafe { ngx_process == NGX_PROCESS_SIGNALLER as usize }
+}
+
+/// Whether this process was told to end at once, by SIGTERM or SIGINT. A master that reloads blocks
+/// signals, so they are pending then.
+pub fn is_terminated() -> bool {
+    // SAFETY: a plain global, written by nginx's signal handler, which runs on this thread.
+    let flag = unsafe { ngx_terminate };
+    flag != 0 || is_pending(libc::SIGTERM) || is_pending(libc::SIGINT)
+}
+
+/// Whether this process was told to end gracefully, by SIGQUIT.
+pub fn is_told_to_quit() -> bool {
+    // SAFETY: as above.
+    let flag = unsafe { ngx_quit };
+    flag != 0 || is_pending(libc::SIGQUIT)
+}
+
+fn is_pending(signal: c_int) -> bool {
+    // SAFETY: sigset_t is plain data, which sigpending fills.
+    unsafe {
+        let mut pending = core::mem::zeroed();
+        libc::sigpending(&mut pending) == 0 && libc::sigismember(&pending, signal) == 1
+    }
 }
 
 /// Whether this is a worker under a master.

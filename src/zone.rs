@@ -21,6 +21,10 @@ use crate::conf::Conf;
 use crate::log::Log;
 use crate::process::{self, PerProcess};
 
+mod label;
+
+pub use label::Label;
+
 /// What the module keeps at the start of its memory in the zone; the roster follows.
 #[repr(C)]
 struct ZoneHead {
@@ -29,14 +33,17 @@ struct ZoneHead {
     bytes: AtomicU64,
     /// Who runs exit callbacks of Lua code, see [`Zone::take_turn`].
     turn: AtomicU64,
-    spare: [u64; 4],
+    /// Who was warned about last, and how far that has come; see `is_first_to_warn`.
+    warned: AtomicU64,
+    label: Label,
+    spare: [u64; 6],
 }
 
 // The roster begins right after and needs its alignment; other builds read the same layout.
 const _: () = {
     assert!(offset_of!(ZoneHead, lock) == 0);
     assert!(offset_of!(ZoneHead, bytes) == 80);
-    assert!(size_of::<ZoneHead>() == 128);
+    assert!(size_of::<ZoneHead>() == 256);
 };
 
 /// The module's memory in a zone. Valid in every process that inherited the mapping.
@@ -105,6 +112,19 @@ impl Zone {
             // If another has it now, that is right too.
             let _ = turn.compare_exchange(word, 0, AcqRel, Relaxed);
         }
+    }
+
+    /// What is said of the callback that runs.
+    pub fn label(&self) -> &Label {
+        &self.head().label
+    }
+
+    /// Whether nobody has warned of this yet. The low byte of `warning` says how far it has come, the
+    /// rest about what it is; the last one counts.
+    pub fn is_first_to_warn(&self, warning: u64) -> bool {
+        let is_news = |last: u64| last >> 8 != warning >> 8 || last & 0xff < warning & 0xff;
+        let news = |last| is_news(last).then_some(warning);
+        self.head().warned.fetch_update(Relaxed, Relaxed, news).is_ok()
     }
 
     /// The roster.

@@ -165,7 +165,7 @@ if ($exact) {
         my ($worker) = grep { ($_->{status} // '') eq '0' } Chaos::Record::workers($r);
         my $pid = 9999999;
         $r->{processes}{$pid} = { %$worker, pid => $pid, status => 9, died => $worker->{born} + 9 };
-        push @{ $r->{error} }, { level => 'warn', pid => $pid, text => 'waiting for the lock for 5s, ...' };
+        push @{ $r->{error} }, { level => 'warn', pid => $pid, text => 'blocked for 2s by ...' };
         push @{ $r->{did} }, { at => 1, what => 'signal', rest => "KILL $pid" };
     }, qr/worker 9999999 lived from \S+ to \S+ and was never told of/);
     finds('a worker that was never there', sub {

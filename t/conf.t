@@ -31,6 +31,7 @@ qq{worker_manager {
     interval 1s;
     failed 500ms;
     exec_timeout 2s;
+    callback_timeout 5s;
     on master_start exec /bin/true up \$id;
     on master_exit  exec /bin/true down \$id;
     on worker_start log  notice "worker \$id is up: \$n_mine of ours, \${n_prev} old";
@@ -446,3 +447,22 @@ qr{open\(\) ".*nowhere/a" failed}
 --- must_die
 --- error_log eval
 qr{"on" directive is not valid UTF-8 in .*nginx.conf:\d+}
+
+
+=== TEST 42: a timeout of callbacks of 0
+--- main_config
+worker_manager { callback_timeout 0; }
+--- config
+--- must_die
+--- error_log eval
+qr{"callback_timeout" directive must be greater than 0 in .*nginx.conf:\d+}
+
+
+
+=== TEST 43: a timeout of callbacks that is no time
+--- main_config
+worker_manager { callback_timeout soon; }
+--- config
+--- must_die
+--- error_log eval
+qr{"callback_timeout" directive .*"soon".* in .*nginx.conf:\d+}

@@ -17,6 +17,7 @@ sub node {
 #define _GNU_SOURCE
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 use Test::More;
+use Time::HiRes qw(time);
 use WorkerManager::Lua;
 
 my $QUICK = 'interval 150ms; failed 150ms;';
@@ -86,6 +87,25 @@ END
     is(scalar said($node, '^exit '), 4, 'four exits');
     is(scalar said($node, '^exited '), 3, 'of which one is interrupted');
     is(scalar said($node, '^master_exit '), 2, 'both generations end');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker_exit callback that never returns' => sub {
+    my $node = WorkerManager::Lua->new(manager => $QUICK);
+    $node->configure(WorkerManager::Lua::configuration(init => <<'END'));
+        M.on_init_by_lua({ shm = "worker_manager" })
+        M.on("worker_exit", function(id) say("exit", id) while true do end end)
+END
+    $node->up;
+    $node->signal('HUP');
+    $node->wait_for('the first', sub { said($node, '^exit ') });
+    $node->signal('HUP');
+    $node->wait_for('a master that waits',
+        sub { $node->log =~ /blocked for 1s by a function in Lua of worker_exit/ });
+    my $from = time;
+    $node->down('TERM');
+    # nginx kills its workers 3.15 s after it has told them to end; the rest is this busy machine.
+    cmp_ok(time - $from, '<', 8, 'the node stops');
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -48,7 +48,7 @@ const fn time(name: ngx_str_t, offset: usize) -> ngx_command_t {
 }
 
 /// The module's directives.
-pub static mut COMMANDS: [ngx_command_t; 9] = [
+pub static mut COMMANDS: [ngx_command_t; 10] = [
     ngx_command_t {
         name: ngx_string!("worker_manager"),
         type_: (NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS) as ngx_uint_t,
@@ -61,6 +61,7 @@ pub static mut COMMANDS: [ngx_command_t; 9] = [
     time(ngx_string!("interval"), offset_of!(Conf, interval)),
     time(ngx_string!("failed"), offset_of!(Conf, failed)),
     time(ngx_string!("exec_timeout"), offset_of!(Conf, exec_timeout)),
+    time(ngx_string!("callback_timeout"), offset_of!(Conf, callback_timeout)),
     time(ngx_string!("draining_warn"), offset_of!(Conf, draining_warn)),
     inner(ngx_string!("event_log"), NGX_CONF_TAKE12, cmd_event_log),
     inner(ngx_string!("on"), NGX_CONF_2MORE, cmd_on),
@@ -315,6 +316,8 @@ unsafe extern "C" fn cmd_on(
             let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
             let mut on = on::parse(&words, cycle)?;
             on.place = place(cf);
+            let file_and_line = on.place.rsplit('/').next().unwrap_or("");
+            on.label = format!("{} ({file_and_line})", on.label);
             if on.callback.is_program() && !process::is_signaller() && conf.helper.get().is_none() {
                 // Set once.
                 let _ = conf.helper.set(on::helper()?);

@@ -15,7 +15,7 @@ use crate::callback::{Call, Callback, Exec, LogLine};
 use crate::log::Level;
 use crate::process;
 
-/// Reads the words after `on`.
+/// Reads the words after `on`; whoever reads the file adds where they are.
 pub fn parse(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<On, ConfError> {
     let (event, rest) = words.split_first().unwrap_or((&"", &[]));
     let (action, rest) = rest.split_first().unwrap_or((&"", &[]));
@@ -30,7 +30,15 @@ pub fn parse(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<On, ConfError> {
         "call" => Callback::Call(call(rest, cycle)?),
         other => return Err(ConfError::Action(other.to_string())),
     };
-    Ok(On { kind, callback, place: String::new() })
+    let what = match callback {
+        Callback::Exec(_) => {
+            rest.first().map(|program| program.rsplit('/').next().unwrap_or(program))
+        }
+        Callback::Call(_) => rest.get(1).copied(),
+        _ => None,
+    };
+    let label = what.map_or_else(|| action.to_string(), |what| format!("{action} {what}"));
+    Ok(On { kind, callback, place: String::new(), label })
 }
 
 fn log(words: &[&str]) -> Result<LogLine, ConfError> {

@@ -8,7 +8,7 @@ use linux::mutex::Taken;
 use linux::process::is_gone;
 use roster::{Reservation, Roster};
 
-use super::{is_mine, waiting, Hold, Progress};
+use super::{is_mine, Hold, Occasion, Progress, Wait};
 use crate::clock;
 use crate::conf::Conf;
 use crate::log::Log;
@@ -64,13 +64,11 @@ impl<'a> Parked<'a> {
         }
     }
 
-    /// Takes the lock again, however long that takes. None if others have gone on.
+    /// Takes the lock again, at an end, however long that takes. None if others have gone on, or this
+    /// process was told to end at once.
     pub fn resume(self) -> Option<Hold<'a>> {
-        let mut waiting = waiting(self.zone, self.log);
-        let taken = self.zone.lock().take(&mut || {
-            waiting();
-            true
-        });
+        let mut wait = Wait::new(self.zone, self.conf, self.log, Occasion::End);
+        let taken = self.zone.lock().take(&mut || wait.goes_on());
         match self.go_on(taken) {
             Resumed::Held(hold) => Some(hold),
             Resumed::Busy(_) | Resumed::Lost => None,
@@ -107,15 +105,19 @@ pub enum Resumed<'a> {
     Lost,
 }
 
-/// Waits, without the lock, as long as somebody is to come back to it.
-pub(super) fn await_return(roster: Roster<'_>, waiting: &mut dyn FnMut()) {
+/// Waits, without the lock, as long as somebody is to come back to it. False if this process is to go on
+/// without the lock.
+pub(super) fn await_return(roster: Roster<'_>, wait: &mut Wait<'_>) -> bool {
     let mut pause = 1;
     while let Some(Reservation { pid, since_boot, until }) = roster.reservation() {
         if clock::monotonic() >= until || is_gone(pid, since_boot) {
-            return;
+            break;
         }
         thread::sleep(Duration::from_millis(pause));
         pause = (2 * pause).min(SEE_AGAIN);
-        waiting();
+        if !wait.goes_on() {
+            return false;
+        }
     }
+    true
 }

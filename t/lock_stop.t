@@ -1,0 +1,249 @@
+# A callback that never returns: the node can be stopped all the same, the others see it rarely, and one of
+# them says so.
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(time);
+use WorkerManager;
+
+# nginx kills its workers 3.15 s after it has told them to end; the rest is this busy machine.
+my $STOP = 8;
+
+# A node whose library does not return from a callback while there is a file out/stuck; its process leaves
+# its pid in out/pid.
+sub node {
+    my ($event, %options) = @_;
+    my $node = WorkerManager->new(workers => 2, %options);
+    my $out = "$node->{root}/out";
+    $node->write('stuck.c', <<"C");
+#include <stdio.h>
+#include <unistd.h>
+int stuck(const void *event, void *data)
+{
+    FILE *file;
+    if (rename("$out/stuck", "$out/taken") == 0 && (file = fopen("$out/pid.new", "w")) != NULL) {
+        fprintf(file, "%d\\n", (int) getpid());
+        fclose(file);
+        rename("$out/pid.new", "$out/pid");
+        while (access("$out/taken", F_OK) == 0)
+            usleep(10000);
+    }
+    return 0;
+}
+C
+    system('cc', '-shared', '-fPIC', '-o', $node->path('stuck.so'), $node->path('stuck.c'));
+    is($?, 0, 'the library');
+    # Lines first: what is not told in full is told by others from the next callback on, or not at all.
+    $node->configure(log => 0, manager => ($options{manager} // '') . join ' ',
+        (map { qq{on * log notice "$_ $WorkerManager::EVENT";} } qw(EV1 EV2)),
+        "on $event call $node->{root}/stuck.so stuck;");
+    return $node->up;
+}
+
+sub stuck_pid {
+    my ($node) = @_;
+    return $node->wait_for('a stuck callback', sub { $node->read('out/pid') =~ /(\d+)/ && $1 });
+}
+
+sub gone {
+    my ($node, @pids) = @_;
+    $node->wait_for('the end of ' . @pids,
+        sub { $node->reap; !grep { WorkerManager::is_alive($_) } @pids });
+}
+
+# Ends the node by a signal; how long that takes, and what is left is gone.
+sub stop_takes {
+    my ($node, $signal) = @_;
+    my @pids = ($node->master, map { $_->{pid} } $node->children);
+    my $from = time;
+    $node->down($signal);
+    my $took = time - $from;
+    gone($node, @pids);
+    return $took;
+}
+
+for my $signal (qw(TERM INT)) {
+    subtest "two reloads, a worker_exit that does not return, and SIG$signal" => sub {
+        my $node = node('worker_exit');
+        $node->write('out/stuck', '');
+        $node->signal('HUP');
+        my $stuck = stuck_pid($node);
+        $node->signal('HUP');
+        $node->wait_for('a master that waits', sub { $node->log =~ /blocked for 1s by/ });
+        cmp_ok(stop_takes($node, $signal), '<', $STOP, 'it stops in time');
+        like($node->log, qr/ $node->{master}#\d+: worker_manager: told to end while blocked by call stuck \(nginx\.conf:\d+\) of worker_exit 1-$stuck in process $stuck, going on without the lock/,
+            'the master gives up the lock');
+        is(scalar $node->kinds('worker_exit', 2) + scalar $node->kinds('worker_lost', 2), 2, 'all ends are told');
+        $node->laws_hold('the laws hold', final => 1);
+    };
+}
+
+subtest 'QUIT ends when TERM follows' => sub {
+    my $node = node('worker_exit');
+    $node->write('out/stuck', '');
+    $node->signal('QUIT');
+    my $stuck = stuck_pid($node);
+    $node->wait_for('one that waits', sub { $node->log =~ /blocked for 1s by call stuck \(nginx\.conf:\d+\) of worker_exit 1-$stuck in process $stuck/ });
+    cmp_ok(stop_takes($node, 'TERM'), '<', $STOP, 'it stops in time');
+    is(scalar $node->kinds('worker_exit') + scalar $node->kinds('worker_lost'), 2, 'both ends are told');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a QUIT to the master that waits in a reload' => sub {
+    my $node = node('worker_exit');
+    $node->write('out/stuck', '');
+    $node->signal('HUP');
+    my $stuck = stuck_pid($node);
+    $node->signal('HUP');
+    $node->wait_for('a master that waits', sub { $node->log =~ /blocked for 1s by/ });
+    $node->signal('QUIT');
+    $node->wait_for('the master', sub { $node->log =~ / $node->{master}#\d+: worker_manager: told to end/ });
+    unlink $node->path('out/taken');
+    $node->wait_for('the end of the master', sub { $node->reap; !WorkerManager::is_alive($node->master) });
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker that begins and is told to end' => sub {
+    my $node = node('worker_start');
+    my ($victim) = $node->on_duty;
+    my %old = map { $_ => 1 } $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('KILL', $victim);
+    my $stuck = stuck_pid($node);
+    my ($other) = grep { $_ != $victim } keys %old;
+    $node->signal('KILL', $other);
+    my ($waiter) = $node->wait_for('a worker that waits',
+        sub { (grep { $_ != $stuck && !$old{$_} } map { $_->{pid} } $node->children)[0] });
+    $node->wait_for('its warning', sub { $node->log =~ / $waiter#\d+: worker_manager: blocked/ });
+    $node->signal('TERM', $waiter);
+    gone($node, $waiter);
+    unlink $node->path('out/taken');
+    $node->wait_events('worker_start', 4);
+    ok(!grep({ $_->{pid} == $waiter } $node->events), 'nothing is told of it');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker that ends, without a master' => sub {
+    my $node = node('worker_exit');
+    my ($first, $second) = $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('QUIT', $first);
+    is(stuck_pid($node), $first, 'one is stuck');
+    $node->signal('STOP');
+    $node->signal('QUIT', $second);
+    $node->wait_for('the other waits', sub { $node->log =~ / $second#\d+: worker_manager: blocked/ });
+    $node->signal('KILL');
+    my $from = time;
+    $node->signal('TERM', $second);
+    gone($node, $second);
+    cmp_ok(time - $from, '<', $STOP, 'it ends in time');
+    unlink $node->path('out/taken');
+    gone($node, $first);
+    is(scalar $node->kinds('master_exit'), 1, 'the last one tells the rest');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'callback_timeout' => sub {
+    my $node = node('worker_start', manager => 'callback_timeout 1s; ');
+    my ($first, $second) = $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('KILL', $first);
+    my $stuck = stuck_pid($node);
+    # Its successor waits.
+    $node->signal('KILL', $second);
+    $node->wait_event_of('worker_lost', $stuck);
+    my ($lost) = grep { $_->{pid} == $stuck } $node->kinds('worker_lost');
+    is($lost->{reason}, 'signal 9', 'who is stuck is killed');
+    like($node->log, qr/\[error\].*callback_timeout is over for call stuck \(nginx\.conf:\d+\) of worker_start 1-$stuck in process $stuck, killing the process/, 'and named');
+    is(() = $node->log =~ /callback_timeout is over/g, 1, 'once');
+    like($node->log, qr/call stuck \(nginx\.conf:\d+\) did not finish, its process died/, 'as is the callback');
+    $node->wait_events('worker_start', 5);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'callback_timeout spares a master' => sub {
+    my $node = node('master_start', manager => 'callback_timeout 1s; ');
+    my ($first) = $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('HUP');
+    is(stuck_pid($node), $node->master, 'the master is stuck');
+    $node->signal('QUIT', $first);
+    $node->wait_for('a longer time', sub { $node->log =~ /blocked for 2s by call stuck/ });
+    unlink $node->path('out/taken');
+    $node->wait_events('master_ready', 1, 2);
+    unlike($node->log, qr/callback_timeout is over/, 'it is not killed');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'one of those who wait warns, at 1, 2 and 4 seconds' => sub {
+    my $node = node('worker_exit', workers => 6);
+    $node->write('out/stuck', '');
+    $node->signal('QUIT');
+    my $stuck = stuck_pid($node);
+    $node->wait_for('a longer time', sub { $node->log =~ /blocked for 4s by/ });
+    my @seconds = $node->log =~ /\[warn\].*blocked for (\d+)s by call stuck/g;
+    is_deeply(\@seconds, [ 1, 2, 4 ], 'once each, of five');
+    unlink $node->path('out/taken');
+    gone($node, $node->master);
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+sub switches {
+    my $sum = 0;
+    for my $pid (@_) {
+        open my $file, '<', "/proc/$pid/status" or die "$pid: $!";
+        local $/;
+        $sum += $1 if <$file> =~ /^voluntary_ctxt_switches:\s+(\d+)/m;
+    }
+    return $sum;
+}
+
+subtest 'those who serve meanwhile sleep' => sub {
+    my $node = node('worker_start', workers => 8, manager => 'interval 1s; failed 30s; ');
+    my ($victim, @serving) = $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('KILL', $victim);
+    my $stuck = stuck_pid($node);
+    # By now every heartbeat has found an event that is not told in full, and come back more and more rarely.
+    my $from = time;
+    $node->wait_for('three seconds', sub { time > $from + 3 });
+    my ($before, $since) = (switches(@serving), time);
+    $node->wait_for('five seconds', sub { time > $since + 5 });
+    my $per_second = (switches(@serving) - $before) / @serving / (time - $since);
+    # A heartbeat each second is among them.
+    cmp_ok($per_second, '<=', 3, sprintf 'each wakes up %.1f times a second', $per_second);
+    # Nobody starts in its place while the master stands still: one that serves has to go on.
+    $node->signal('STOP');
+    $from = time;
+    $node->signal('KILL', $stuck);
+    $node->wait_for('the next one', sub { $node->log =~ /did not finish, its process died/ });
+    cmp_ok(time - $from, '<', 0.6, 'and learns at once that the holder is gone');
+    unlink $node->path('out/taken');
+    $node->signal('CONT');
+    $node->wait_events('worker_start', 10);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'who waits at an end wakes up 20 times a second' => sub {
+    my $node = node('worker_exit');
+    my ($first, $second) = $node->on_duty;
+    $node->write('out/stuck', '');
+    $node->signal('QUIT', $first);
+    stuck_pid($node);
+    $node->signal('QUIT', $second);
+    $node->wait_for('it waits', sub { $node->log =~ /blocked for 1s/ });
+    my ($before, $since) = (switches($second), time);
+    $node->wait_for('three seconds', sub { time > $since + 3 });
+    my $per_second = (switches($second) - $before) / (time - $since);
+    cmp_ok($per_second, '<=', 25, sprintf '%.1f times', $per_second);
+    unlink $node->path('out/taken');
+    $node->wait_event_of('worker_exit', $second);
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+done_testing;

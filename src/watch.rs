@@ -18,6 +18,7 @@ use crate::order;
 use crate::process::{self, PerProcess};
 use crate::zone::Zone;
 
+mod busy;
 mod descriptor;
 pub mod drain;
 mod kin;
@@ -28,7 +29,7 @@ mod timer;
 pub use shift::take_over;
 pub use timer::{delay as timer_delay, Timer};
 
-/// How soon to come back to a lock that is busy or a program that runs, milliseconds.
+/// How soon to come back to a lock that is busy, at first, or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
 /// How soon to come back to a death whose cause is not known yet, milliseconds.
 const AT_ONCE: ngx_msec_t = 1;
@@ -103,6 +104,18 @@ fn retry_after(after: ngx_msec_t) {
     }
 }
 
+/// Lets the event loop turn once. nginx looks whether a worker is to end after it has waited for an event
+/// (`ngx_worker_process_cycle`): a signal that came before, as one did while this worker waited for the
+/// lock, would only be noticed at the next event, whenever that is.
+pub fn turn_soon(log: Log) {
+    // SAFETY: as in `start`; a static, and the event loop is this thread's.
+    unsafe {
+        if !ngx_event_timer_rbtree.root.is_null() {
+            Timer::arm(&raw mut RETRY, AT_ONCE, on_retry, log);
+        }
+    }
+}
+
 /// Starts the heartbeat of this worker, or goes on with another configuration. `alone` says that no
 /// other generation is alive.
 pub fn start(conf: &Conf, alone: bool, log: Log) {
@@ -141,6 +154,7 @@ pub fn stop() -> Option<Hold<'static>> {
 /// Ends the heartbeat.
 pub fn end() {
     RHYTHM.set(Rhythm::NONE);
+    busy::over();
     // SAFETY: statics, and the event loop is this thread's.
     unsafe {
         Timer::disarm(&raw mut HEARTBEAT);
@@ -278,7 +292,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
             retry_after((at - now) as ngx_msec_t);
         } else if at != 0 {
             // What is left waits for the lock, or for a program.
-            retry_after(SOON);
+            retry_after(busy::pause());
         }
     }
     let due_at = drain::due_at();
@@ -399,9 +413,10 @@ fn look(member: Member, now: u64, closely: Look) {
             // What was seen twice need not be confirmed again.
             Rhythm::update(|rhythm| rhythm.confirm_at = now);
         }
-        retry_after(SOON);
+        busy::come_back(member.zone, conf, log);
         return;
     };
+    busy::over();
     // Under the lock nobody else changes anything: look again.
     let mut transitions = news_of_kin(hold.roster(), now);
     if !transitions.is_empty() {

@@ -8,10 +8,12 @@
 
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -103,6 +105,17 @@ chaos_end(const ngx_worker_manager_event_t *ev, void *data)
 }
 
 
+/* The kernel then frees no mutex that this process holds when it dies. */
+static void
+lose_robust_list(void)
+{
+    static struct robust_list_head  none;
+
+    none.list.next = &none.list;
+    syscall(SYS_set_robust_list, &none, sizeof(none));
+}
+
+
 /* "sleep MS SPARED": the master, SPARED, does not do it, so that a victim is mostly a worker. */
 int
 chaos_call(const ngx_worker_manager_event_t *ev, void *data)
@@ -131,6 +144,12 @@ chaos_call(const ngx_worker_manager_event_t *ev, void *data)
 
     if (strncmp(order, "fail", 4) == 0) {
         return 7;
+    }
+
+    if (strncmp(order, "lose", 4) == 0) {
+        /* As if its memory were reaped before it exits. */
+        lose_robust_list();
+        kill(getpid(), SIGKILL);
     }
 
     if (strncmp(order, "kill", 4) == 0) {

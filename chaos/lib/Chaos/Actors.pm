@@ -146,8 +146,13 @@ sub do_kill_point {
 }
 
 # Kills who is in the middle of a callback.
-sub do_kill_in_call {
-    my ($node, $action) = @_;
+sub do_kill_in_call { kill_in_call(@_, sub { $_[0]->signal('KILL', $_[1]) }) }
+
+# The same, and its memory is reaped at once, as by the kernel's OOM reaper: before it exits, or while it does.
+sub do_reap_in_call { kill_in_call(@_, sub { $_[0]->kill_and_reap($_[1]) }) }
+
+sub kill_in_call {
+    my ($node, $action, $kill) = @_;
     return unless order($node, 'call', "sleep 2500 $node->{master}");
     do_kill($node, $action);
     my $who;
@@ -159,7 +164,7 @@ sub do_kill_in_call {
     }
     return unless $who;
     sleep $action->{ms} % 100 / 1000;
-    $node->signal('KILL', $who);
+    $kill->($node, $who);
     unlink $node->path("trick/call.$who");
 }
 
@@ -168,6 +173,12 @@ sub do_call_fails { order($_[0], 'call', 'fail') }
 sub do_call_kills {
     my ($node) = @_;
     $node->did('arm', 'call') if order($node, 'call', "kill 0 $node->{master}");
+}
+
+# The same, without a robust list.
+sub do_call_loses {
+    my ($node) = @_;
+    $node->did('arm', 'call') if order($node, 'call', "lose 0 $node->{master}");
 }
 
 sub do_program { order($_[0], 'exec', $_[1]{program}) }

@@ -96,12 +96,17 @@ sub did {
     printf { $self->{did} } "%.6f %s\n", now(), join ' ', @words;
 }
 
-# The module as another file of the same name, as an upgrade of a package does.
+# The module as another file of the same name, as an upgrade of a package does, and its helper beside it.
 sub replace_module {
     my ($self) = @_;
     return if $self->{module} eq '';
-    copy($self->{module}, $self->path('module.so.new')) or die "$self->{module}: $!";
-    rename $self->path('module.so.new'), $self->path('module.so') or die $!;
+    my $helper = 'ngx_worker_manager_exec';
+    my %files = ('module.so' => $self->{module}, $helper => $self->{module} =~ s{[^/]+$}{$helper}r);
+    for my $name (sort keys %files) {
+        copy($files{$name}, $self->path("$name.new")) or die "$files{$name}: $!";
+        chmod 0755, $self->path("$name.new");
+        rename $self->path("$name.new"), $self->path($name) or die $!;
+    }
 }
 
 # Writes a configuration. `broken` is a directive that nginx does not know, or a port it can't have.
@@ -253,6 +258,19 @@ sub master_idles {
 sub signal {
     my ($self, $signal, @pids) = @_;
     $self->did('signal', $signal, $_), kill $signal, $_ for @pids;
+}
+
+my ($PIDFD_OPEN, $PROCESS_MRELEASE) = (434, 448);
+
+# Kills a process and has the kernel reap its memory at once, where it can (Linux 5.15).
+sub kill_and_reap {
+    my ($self, $pid) = @_;
+    my $pidfd = syscall $PIDFD_OPEN, $pid, 0;
+    $self->signal('KILL', $pid);
+    return if $pidfd < 0;
+    my $reaped = syscall $PROCESS_MRELEASE, $pidfd, 0;
+    $self->did('reaped', $pid) if $reaped == 0;
+    POSIX::close($pidfd);
 }
 
 sub wait_for {

@@ -41,6 +41,8 @@ sub check_worker {
             $seen->{'workers without room'}++;
         } elsif (Chaos::Check::untold($record, $worker)) {
             $seen->{'workers of untold generations'}++;
+        } elsif (gave_up($record, $worker->{pid})) {
+            $seen->{'workers that gave up the lock'}++;
         } elsif (killed_at_once($record, $worker)) {
             $seen->{'workers killed before their start'}++;
         } else {
@@ -81,7 +83,8 @@ sub check_reason {
     } elsif ($exit) {
         $bad->("worker $pid told its exit and ended with $ending") if $status;
     } elsif ($lost) {
-        $bad->("worker $pid ended in an orderly way and was told as lost: $lost->{reason}") if !$status;
+        $bad->("worker $pid ended in an orderly way and was told as lost: $lost->{reason}")
+            if !$status && !gave_up($record, $pid);
         $seen->{losses}++;
         $seen->{"losses for unknown reason"}++ if $lost->{reason} eq 'unknown';
         $bad->("worker $pid ended with $ending and was told as lost: $lost->{reason}")
@@ -92,11 +95,24 @@ sub check_reason {
 # Whether it was killed before it could begin.
 sub killed_at_once {
     my ($record, $worker) = @_;
-    my ($waited) = map { $_->{text} =~ /waiting for the lock for (\d+)s/ ? $1 : () }
-        reverse grep { $_->{pid} == $worker->{pid} } @{ $record->{error} };
-    return 0 if $worker->{died} - $worker->{born} > $BEGIN + ($waited // 0);
+    my $pid = $worker->{pid};
+    # One of those who wait says so, after 1 second, 2, 4 and so on: they may have waited for twice that.
+    my ($waited, $lives) = (0, 0);
+    for my $line (@{ $record->{error} }) {
+        $lives = 1 if $line->{text} eq "start worker process $pid";
+        $lives = 0 if $line->{text} =~ / process $pid exited /;
+        next unless $lives || $line->{pid} == $pid;
+        $waited = 2 * $1 if $line->{text} =~ /blocked for (\d+)s/ && 2 * $1 > $waited;
+    }
+    return 0 if $worker->{died} - $worker->{born} > $BEGIN + $waited;
     return 1 if $worker->{status} ne '?' && $worker->{status} & 127;
     return scalar Chaos::Record::done($record, 'signal', qr/^(?:KILL|SEGV) $worker->{pid}$/);
+}
+
+# Whether it was told to end while it waited for the lock, and has: nothing is recorded of it then.
+sub gave_up {
+    my ($record, $pid) = @_;
+    return grep { $_->{pid} == $pid && $_->{text} =~ /told to end while blocked/ } @{ $record->{error} };
 }
 
 sub was_interrupted {

@@ -74,6 +74,19 @@ macro_rules! atomic {
                 }
             }
 
+            pub(crate) fn fetch_update(
+                &self,
+                set: Ordering,
+                get: Ordering,
+                change: impl FnMut($word) -> Option<$word>,
+            ) -> Result<$word, $word> {
+                if is_alive() {
+                    self.0.fetch_update(set, get, change)
+                } else {
+                    Err(self.0.load(Ordering::Relaxed))
+                }
+            }
+
             pub(crate) fn fetch_max(&self, word: $word, order: Ordering) -> $word {
                 if is_alive() {
                     self.0.fetch_max(word, order)

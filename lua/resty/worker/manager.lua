@@ -368,6 +368,15 @@ local function milliseconds(name, option, level)
 end
 
 
+-- Gives a handler that is registered its callback.
+local function set(handler, callback)
+    if callback then
+        handler.callback = callback
+        handler.details = takes_event(callback)
+    end
+end
+
+
 local lua_start = C.ngx_worker_manager_lua_start
 
 -- How long the timer runs that nginx calls when a worker begins to drain, seconds; then it is set again.
@@ -521,10 +530,8 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
     check_callback(2, "on_init_worker_by_lua", exit_cb, 2)
     self.started = true
 
-    for handler, callback in pairs({ [self.start] = start_cb or nil, [self.exit] = exit_cb or nil }) do
-        handler.callback = callback
-        handler.details = takes_event(callback)
-    end
+    set(self.start, start_cb)
+    set(self.exit, exit_cb)
     self.starting = true
     local rc = lua_start(self.vm, self.start.number, base.get_request())
     self.starting = false

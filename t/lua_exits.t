@@ -133,6 +133,19 @@ subtest 'stop while one drains that has deregistered' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'the only worker is told to quit, and another takes its place' => sub {
+    my $node = node(workers => 1)->up;
+    $node->signal('QUIT', $node->on_duty);
+    $node->wait_for('its successor', sub { serve(); $node->kinds('worker_start') == 2 });
+    serve();
+    is_deeply([ splice @lines ], [ 'exit 1- nil 1 nil' ], 'its generation is not over');
+    $node->signal('QUIT', $node->on_duty);
+    $node->wait_for('its successor', sub { serve(); $node->kinds('worker_start') == 3 });
+    is_deeply([ splice @lines ], [ 'exit 1- nil 1 nil' ], 'nor is it then');
+    is_deeply([ down($node, 'QUIT') ], [ 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ], 'until the node stops');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'a server that does not answer' => sub {
     local $answering = 0;
     my $node = node()->up;

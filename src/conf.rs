@@ -21,6 +21,7 @@ use crate::log::Log;
 use crate::lua::{self, Lua};
 use crate::process;
 use crate::watch;
+use crate::zone;
 
 mod block;
 mod error;
@@ -31,7 +32,7 @@ mod on;
 const CONF_OK: *mut c_char = ptr::null_mut();
 const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-pub use block::COMMANDS;
+pub use block::{place, COMMANDS};
 pub(crate) use error::ConfError;
 
 /// The configuration of one cycle.
@@ -42,6 +43,8 @@ pub struct Conf {
     pub zone_name: Option<CString>,
     /// See `zone_name`.
     pub zone_size: Option<usize>,
+    /// File and line of the directive `zone`, or of the block if there is none.
+    pub place: String,
     /// Heartbeat interval, milliseconds.
     pub interval: Option<ngx_msec_t>,
     /// How far a heartbeat may overrun, milliseconds.
@@ -151,6 +154,11 @@ impl Conf {
         self.zone_name.as_deref().unwrap_or(Self::ZONE_NAME)
     }
 
+    /// Size of the zone, bytes.
+    pub fn zone_size(&self) -> usize {
+        self.zone_size.unwrap_or(Self::ZONE_SIZE)
+    }
+
     /// Heartbeat interval, milliseconds.
     pub fn interval(&self) -> ngx_msec_t {
         self.lua.interval.get().or(self.interval).unwrap_or(10_000)
@@ -206,6 +214,7 @@ impl Conf {
             enabled: false,
             zone_name: None,
             zone_size: None,
+            place: String::new(),
             interval: None,
             failed: None,
             exec_timeout: None,
@@ -261,6 +270,20 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
             "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
         );
         return CONF_ERROR;
+    }
+    // `nginx -s stop` reads the configuration too: it must not be refused.
+    if conf.enabled && !process::is_signaller() {
+        // SAFETY: the core module comes first in the table of modules, so its init_conf has run.
+        let workers = unsafe { process::worker_processes(cycle, process::load(cycle)) };
+        if let Some(shortage) = zone::shortage(conf.zone_size(), workers as usize) {
+            let (name, place) = (conf.zone_name().to_string_lossy(), &conf.place);
+            log!(
+                log,
+                Emerg,
+                "zone \"{name}\" is too small for {workers} workers: {shortage} in {place}"
+            );
+            return CONF_ERROR;
+        }
     }
     // SAFETY: nginx has read the whole configuration, so the cycle has its listening sockets.
     unsafe { warn_of_stalls(cycle, conf, log) };

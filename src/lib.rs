@@ -26,6 +26,7 @@ mod oom;
 mod order;
 mod process;
 mod status;
+mod uncounted;
 mod variables;
 mod watch;
 mod zone;

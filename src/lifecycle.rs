@@ -18,6 +18,7 @@ use crate::lua::exits;
 use crate::oom;
 use crate::order;
 use crate::process::{self, Load, PerProcess};
+use crate::uncounted;
 use crate::watch;
 use crate::zone::{self, Zone};
 
@@ -173,6 +174,7 @@ fn await_newborn(zone: Zone) {
                 event.kind == Kind::WorkerStart && event.pid == pid && event.time >= now.wall - age
             };
             roster.workers().any(|w| w.pid == pid && w.since_boot >= forked)
+                || roster.uncounted().any(|w| w.pid == pid && w.since_boot >= forked)
                 || roster.history().any(|(event, _)| start(&event))
         };
         let young = now.since_boot.saturating_sub(NEWBORN);
@@ -296,6 +298,7 @@ pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
 
 fn start(zone: Zone, conf: &'static Conf, log: Log) {
     if conf.generation.get() == 0 {
+        uncounted::begin(zone);
         return;
     }
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
@@ -303,13 +306,15 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     };
     let mut losses = losses::of_predecessors(&hold);
     hold.run(&mut losses, Patience::Wait);
-    register(&mut hold, zone, conf, process::replaced(), log);
+    let respawn_of = uncounted::respawn_of(zone);
+    register(&mut hold, zone, conf, respawn_of, log);
     hold.run(&mut Vec::new(), Patience::Wait);
     let alone = hold.roster().generations().count() < 2;
     drop(hold);
-    if member().is_some() {
-        watch::start(conf, alone, log);
+    if member().is_none() {
+        uncounted::begin(zone);
     }
+    watch::start(conf, alone, log);
 }
 
 /// Tells the start of this worker, which is registered, to a handler in a VM that was not told it then:
@@ -333,7 +338,8 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
     roster.callback_over(event.kind, clock::microseconds().saturating_sub(since));
 }
 
-fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
+/// Makes this process a member of the roster, unless there is no room.
+pub fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
     let pid = process::pid();
     let generation = conf.generation.get();
     let patience = (conf.interval() + conf.failed()) as u64 + watch::timer_delay();
@@ -373,6 +379,7 @@ fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32
 /// # Safety
 /// `cycle` is what nginx called `exit_process` with.
 pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
+    uncounted::end();
     let member = member();
     // Who is not counted, since the zone was full, has still to bury the others if it is the last.
     if member.is_none() && !process::is_orphan() {

@@ -18,9 +18,10 @@ use report::{json, Facts};
 use roster::{Geometry, Snapshot};
 
 use crate::clock;
-use crate::conf::Conf;
+use crate::conf::{place, Conf};
 use crate::lifecycle::member;
 use crate::process;
+use crate::uncounted;
 use crate::zone::{self, Zone};
 
 mod live;
@@ -60,10 +61,8 @@ unsafe extern "C" fn cmd_worker_manager_status(
         }
         location.handler = Some(OURS);
         if let Some(conf) = Conf::of_module((*cf).cycle) {
-            let file = (*cf).conf_file;
-            let name = String::from_utf8_lossy((*file).file.name.as_bytes()).into_owned();
             // The first one stays.
-            let _ = conf.status.set(format!("{name}:{}", (*file).line));
+            let _ = conf.status.set(place(cf));
         }
     }
     ptr::null_mut()
@@ -196,6 +195,7 @@ fn facts(zone: Zone) -> Facts {
             workers: roster.workers.len(),
             events: roster.events.len(),
         },
+        uncounted: uncounted::count(zone),
         lost_lines: roster.log_failures(),
     }
 }

@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::oom;
 use crate::order;
 use crate::process::{self, PerProcess};
+use crate::uncounted::{self, Attempt};
 use crate::zone::Zone;
 
 mod busy;
@@ -33,6 +34,8 @@ pub use timer::{delay as timer_delay, Timer};
 const SOON: ngx_msec_t = 10;
 /// How soon to come back to a death whose cause is not known yet, milliseconds.
 const AT_ONCE: ngx_msec_t = 1;
+/// How soon to try again to register, if there is room but the lock is busy, milliseconds.
+const SEEK: ngx_msec_t = 100;
 /// How often to look whether programs nobody waits for have ended, milliseconds.
 const REAP: ngx_msec_t = 100;
 /// The longest time between a suspicion and the judgement, milliseconds.
@@ -209,6 +212,7 @@ fn serving() -> Option<Member> {
 
 unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     let Some(member) = serving() else {
+        seek_place();
         return;
     };
     let mut rhythm = RHYTHM.get();
@@ -232,6 +236,29 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     }
     look(member, now, if late { Look::AtItself } else { Look::First });
     arm_heartbeat(log);
+}
+
+/// The heartbeat of a worker that has no place in the zone: it sees whether there is room now.
+fn seek_place() {
+    if !uncounted::is_this() {
+        return;
+    }
+    let (Some(conf), log) = (Conf::in_force(), Log::current()) else {
+        return;
+    };
+    let after = match uncounted::try_register(conf, log) {
+        Attempt::None => RHYTHM.get().interval as ngx_msec_t,
+        Attempt::Busy => SEEK,
+        Attempt::Registered(hold) => {
+            let now = clock::monotonic();
+            Rhythm::update(|rhythm| rhythm.beat = now);
+            tend_soon(now);
+            shift::work(hold, Vec::new());
+            RHYTHM.get().interval as ngx_msec_t
+        }
+    };
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe { Timer::arm(&raw mut HEARTBEAT, after, on_heartbeat, log) };
 }
 
 /// Lets the status see the connections of this worker, if there is a status.

@@ -12,7 +12,8 @@ use std::cell::Cell;
 use linux::mutex::RobustMutex;
 use memoffset::offset_of;
 use ngx::ffi::{
-    ngx_int_t, ngx_pagesize, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_pool_t, NGX_ERROR, NGX_OK,
+    ngx_int_t, ngx_pagesize, ngx_pagesize_shift, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_page_t,
+    ngx_slab_pool_t, ngx_slab_stat_t, NGX_ERROR, NGX_OK,
 };
 use roster::{Geometry, Roster};
 
@@ -157,6 +158,47 @@ impl Zone {
             }
         }
     }
+}
+
+/// Generations whose workers a zone has to hold at a time: those of a reload.
+const GENERATIONS: usize = 2;
+
+/// How much the roster in a zone of so many bytes holds, none if the zone is too small for any.
+fn room(size: usize) -> Option<Geometry> {
+    Geometry::for_bytes(usable(size)?.checked_sub(size_of::<ZoneHead>())?)
+}
+
+/// How many bytes of a zone `create` gets: those of the pages that ngx_slab_init() leaves free.
+fn usable(size: usize) -> Option<usize> {
+    // SAFETY: plain globals, set when nginx starts.
+    let (page, shift) = unsafe { (ngx_pagesize, ngx_pagesize_shift) };
+    // ngx_init_zone_pool() sets min_shift to 3.
+    let per_slot = size_of::<ngx_slab_page_t>() + size_of::<ngx_slab_stat_t>();
+    let head = size_of::<ngx_slab_pool_t>() + shift.checked_sub(3)? * per_slot;
+    let pages = size.checked_sub(head)? / (page + size_of::<ngx_slab_page_t>());
+    let start = (head + pages * size_of::<ngx_slab_page_t>()).next_multiple_of(page);
+    Some(pages.min(size.checked_sub(start)? / page) * page)
+}
+
+/// Why a zone of so many bytes is too small for a number of workers; none if it is not.
+pub fn shortage(size: usize, workers: usize) -> Option<String> {
+    let slots = |size| room(size).map_or(0, |room| room.workers);
+    let holds = slots(size);
+    let needed = workers.saturating_mul(GENERATIONS);
+    if holds >= needed {
+        return None;
+    }
+    // SAFETY: a plain global, set when nginx starts.
+    let page = unsafe { ngx_pagesize };
+    let mut enough = size.next_multiple_of(page);
+    while slots(enough) < needed {
+        enough = enough.checked_add(page)?;
+    }
+    Some(format!(
+        "{}k holds {holds}, at least {}k is needed for {GENERATIONS} generations",
+        size / 1024,
+        enough / 1024
+    ))
 }
 
 /// nginx's zone callback. On a reload that keeps the zone it runs on live memory before the reload

@@ -120,12 +120,22 @@ subtest 'no call in the worker: it is registered all the same' => sub {
 };
 
 subtest 'a full zone' => sub {
-    my $node = node(workers => 200, manager => 'zone 32k;', connections => 16, init_worker =>
+    # Two generations that do not end leave no room for a third.
+    my $node = node(workers => 64, manager => 'zone 32k; failed 60s;', connections => 16, init_worker =>
         'local ok, err = M.on_init_worker_by_lua(saying("start")) if not ok then say("not", err) end')->start;
-    $node->wait_for('all of them', sub { said($node, '^(?:start|not)') >= 200 });
+    my @stopped;
+    for my $generation (1, 2) {
+        $node->wait_for('all of them', sub { said($node, "^start $generation-") >= 64 });
+        my @workers = map { $_->{pid} } grep { WorkerManager::state_of($_->{pid}) ne 'T' } $node->children;
+        $node->signal('STOP', @workers);
+        push @stopped, @workers;
+        $node->signal('HUP');
+    }
+    $node->wait_for('one without a place', sub { said($node, '^not') > 0 });
     like((said($node, '^not'))[0], qr/^not this worker could not be registered, see the error log/, 'said');
     like($node->log, qr/no room for another worker, process \d+ serves but is not counted/, 'in the log');
     like($node->get('/'), qr/ok/, 'it serves');
+    $node->signal('CONT', @stopped);
     $node->down;
 };
 

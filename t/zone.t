@@ -5,25 +5,132 @@ no warnings 'portable';    # addresses of 64 bits
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
+use WorkerManager::Status;
 
 # What a roster begins with, see roster/src/layout.rs.
 my $MAGIC = 'ngxrostr';
 
-subtest 'more workers than the zone holds' => sub {
-    my $node = WorkerManager->new(workers => 170, manager => 'zone 32k;');
-    $node->start;
-    $node->wait_for('all workers', sub { my @c = $node->children; @c == 170 });
+subtest 'a zone too small for two generations is refused' => sub {
+    my $node = WorkerManager->new(workers => 200, manager => 'zone crew 32k;');
+    my ($status, $output) = $node->nginx('-t');
+    isnt($status, 0, 'nginx -t refuses it');
+    my ($holds, $enough) = $output =~ m{\[emerg\] zone "crew" is too small for 200 workers: 32k holds (\d+), at least (\d+)k is needed for 2 generations in \S+nginx.conf:\d+\n};
+    ok($enough, 'and says what is enough') or diag $output;
+    cmp_ok($holds, '<', 400, 'which this is not');
+
+    $node->configure(manager => 'zone crew ' . ($enough - 4) . 'k;');
+    ($status, $output) = $node->nginx('-t');
+    like($output, qr/at least ${enough}k is needed/, 'nor is a page less');
+    $node->configure(manager => "zone crew ${enough}k;");
+    ($status, $output) = $node->nginx('-t');
+    is($status, 0, 'it is enough') or diag $output;
+
+    # What 32k holds is what it says.
+    my $half = int($holds / 2);
+    $node->configure(workers => $half, manager => 'zone crew 32k;');
+    ($status, $output) = $node->nginx('-t');
+    is($status, 0, 'half as many as there is room for') or diag $output;
+    $node->configure(workers => $half + 1);
+    ($status, $output) = $node->nginx('-t');
+    isnt($status, 0, 'and not one more');
+};
+
+subtest 'a reload with too many workers fails; a stop does not' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 2, manager => 'zone 32k;');
+    $node->up;
+    $node->configure(workers => 200);
+    $node->signal('HUP');
+    $node->wait_events('reload_failed', 1);
+    like($node->log, qr/zone "worker_manager" is too small for 200 workers/, 'it says why');
+    is($status->json->{zone}{workers}{total}, ($node->log =~ /32k holds (\d+),/)[0], 'and the truth');
+    my ($rc, $output) = $node->nginx('-s', 'stop');
+    is($rc, 0, 'nginx -s stop') or diag $output;
+    $node->wait_for('the end', sub { !WorkerManager::is_alive($node->master) });
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'workers that find no room serve, and are counted as soon as there is some' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 2,
+        manager => 'zone 32k; interval 500ms; failed 60s;');
+    $node->up;
+    my $uncounted = sub { $status->json->{zone}{uncounted} };
+    is($uncounted->(), 0, 'all are counted to begin with');
+    my $half = int($status->json->{zone}{workers}{total} / 2);
+    # Two generations that do not end fill the zone, but for an odd place.
+    my @stopped;
+    for my $generation (2, 3) {
+        $node->configure(workers => $half);
+        $node->signal('HUP');
+        $node->wait_events('master_ready', 1, $generation);
+        $node->wait_events('master_exit', 1, 1);
+        my @workers = $node->on_duty($generation);
+        is(scalar @workers, $half, "generation $generation has all its workers");
+        $node->signal('STOP', @workers);
+        push @stopped, \@workers;
+    }
+    $node->configure(workers => 4);
+    $node->signal('HUP');
+    my $room = $status->json->{zone}{workers}{total} - 2 * $half;
+    my $serve = sub { my @c = grep { (WorkerManager::state_of($_->{pid}) // 'T') ne 'T' } $node->children; @c == 4 };
+    $node->wait_for('workers that serve', $serve);
     $node->wait_for('word of it', sub {
-        $node->log =~ /\[error\].*serves but is not counted: raise the size in the "zone" directive/
+        my @said = $node->log =~ /\[error\].*serves but is not counted: raise the size in the "zone" directive/g;
+        @said == 4 - $room;
     });
-    $node->wait_for('each to be counted or named', sub {
-        my @named = $node->log =~ /is not counted/g;
-        my @counted = $node->kinds('worker_start');
-        @named + @counted == 170;
-    });
+    $node->wait_for('them to be seen', sub { $uncounted->() == 4 - $room });
+    like($status->ask('/workers/metrics')->{content},
+        qr/^nginx_worker_manager_workers_uncounted ${\ (4 - $room)}(?:\.0)?$/m, 'as a metric');
     like($node->get('/'), qr/ok/, 'it serves');
+
+    # One of them dies; another comes in its place.
+    my ($victim) = map { $_->{pid} } grep {
+        my $pid = $_->{pid};
+        (WorkerManager::state_of($pid) // 'T') ne 'T' && !grep { $_ == $pid } $node->on_duty;
+    } $node->children;
+    $node->signal('KILL', $victim);
+    $node->wait_for('its end', sub { !WorkerManager::is_alive($victim) });
+    $node->wait_for('its successor', $serve);
+    $node->wait_for('the successor to be seen', sub { $uncounted->() == 4 - $room });
+
+    # Room comes back.
+    $node->signal('CONT', @{ $stopped[0] });
+    $node->wait_events('worker_start', 4, 4);
+    is(scalar $node->kinds('worker_start', 4), 4, 'each is told once');
+    $node->wait_events('master_ready', 1, 4);
+    $node->wait_for('none left', sub { $uncounted->() == 0 });
+    $node->signal('CONT', @{ $stopped[1] });
+    $node->wait_events('master_exit', 1, $_) for 2, 3;
     $node->down;
-    is(scalar $node->kinds('worker_exit'), scalar $node->kinds('worker_start'), 'all counted end');
+    is(scalar $node->kinds('worker_exit', 4), 4, 'and so is the end of each');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a worker that drains uncounted ends in silence' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 2,
+        manager => 'zone 32k; interval 100ms; failed 60s;');
+    $node->up;
+    my $total = $status->json->{zone}{workers}{total};
+    my @stopped;
+    $node->configure(workers => int($total / 2));
+    for my $generation (2, 3) {
+        $node->signal('HUP');
+        $node->wait_events('master_ready', 1, $generation);
+        $node->wait_events('master_exit', 1, 1);
+        my @workers = $node->on_duty($generation);
+        $node->signal('STOP', @workers);
+        push @stopped, @workers;
+    }
+    $node->configure(workers => 1 + $total % 2);
+    $node->signal('HUP');
+    $node->wait_for('an uncounted one', sub { ($status->json->{zone}{uncounted} // 0) == 1 });
+    # The generation may be over while it serves: nobody in it was ever counted, or is any more.
+    $node->signal('HUP');
+    $node->wait_events('master_start', 1, 5);
+    $node->signal('CONT', @stopped);
+    $node->wait_events('master_exit', 1, $_) for 2, 3, 4;
+    $node->wait_events('master_ready', 1, 5);
+    $node->wait_for('none left', sub { $status->json->{zone}{uncounted} == 0 });
+    $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -57,6 +57,7 @@ pub fn node() -> (Snapshot, Facts) {
         started: 1_000_000,
         loading_since: 0,
         room,
+        uncounted: 3,
         lost_lines: 0,
     };
     (roster.snapshot(32).expect("nobody else moves anything"), facts)

@@ -124,6 +124,7 @@ struct Zone {
     workers: Slots,
     generations: Slots,
     events: Slots,
+    uncounted: usize,
 }
 
 #[derive(DeriveSerialize)]
@@ -230,6 +231,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
                 used: facts.room.events.min(usize::try_from(snapshot.seq).unwrap_or(usize::MAX)),
                 total: facts.room.events,
             },
+            uncounted: facts.uncounted,
         },
         event_log: EventLog { lost_lines: facts.lost_lines },
         events: snapshot.events.iter().map(|(event, took)| line(event, *took)).collect(),
@@ -361,6 +363,7 @@ mod tests {
         assert_eq!(status["callbacks"]["worker_start"]["runs"], 1);
         assert_eq!(status["lock"]["callback"], Value::Null);
         assert_eq!(status["zone"]["workers"]["used"], 2);
+        assert_eq!(status["zone"]["uncounted"], 3);
         assert_eq!(status["events"].as_array().map(Vec::len), Some(snapshot.events.len()));
     }
 

@@ -28,6 +28,8 @@ pub struct Facts {
     pub loading_since: i64,
     /// How much the zone holds.
     pub room: Geometry,
+    /// Workers that serve without a place in the zone.
+    pub uncounted: usize,
     /// Lines of the event log that could not be written.
     pub lost_lines: u64,
 }

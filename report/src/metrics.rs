@@ -241,6 +241,8 @@ impl Metrics {
         let used = gauges(self.snapshot.workers.len(), self.snapshot.generations.len());
         let name = ("zone_slots_used", "Places in the zone that are taken", None);
         to.family(name, MetricType::Gauge, used)?;
+        let help = "Workers that serve without being counted, since the zone was full";
+        to.gauge("workers_uncounted", help, None, self.facts.uncounted as f64)?;
         let help = "Lines of the event log that could not be written";
         to.counter("event_log_lost_lines", help, self.facts.lost_lines)
     }

@@ -91,6 +91,8 @@ pub struct Head {
     pub(crate) loading_since: AtomicU64,
     /// Since when a callback runs, monotonic clock, milliseconds; 0 while none does.
     pub(crate) callback_since: AtomicU64,
+    /// Workers that found no place had indices below this.
+    pub(crate) uncounted_limit: AtomicU64,
     /// Events so far, by `Kind` as a number.
     pub(crate) kinds: [AtomicU64; Kind::ALL.len() + 1],
     /// Workers lost so far, see `Reason::index`.
@@ -254,6 +256,9 @@ pub struct WorkerRecord {
     /// The number of its `worker_start`: the one name of a worker that no other ever has, since its
     /// slot, its pid and nginx's slot are given to others. 0 in a free slot.
     pub(crate) registration: AtomicU64,
+    /// About the index that equals this slot, too: a worker with it that found no place; 0 if there is
+    /// none. See `uncounted.rs`.
+    pub(crate) uncounted: AtomicU64,
 }
 
 /// One event of the history.
@@ -327,7 +332,7 @@ impl Geometry {
 const _: () = {
     assert!(size_of::<Head>() % 8 == 0);
     assert!(size_of::<GenerationRecord>() == 64);
-    assert!(size_of::<WorkerRecord>() == 96);
+    assert!(size_of::<WorkerRecord>() == 104);
     assert!(size_of::<EventRecord>() == 96);
 };
 

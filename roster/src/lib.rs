@@ -24,6 +24,7 @@ mod sync;
 mod table;
 mod template;
 mod transition;
+mod uncounted;
 
 pub use delivery::Pending;
 pub use event::{Event, History, Kind, Reason};
@@ -38,3 +39,4 @@ pub use stats::CallbackStats;
 pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
 pub use template::{Field, Template, UnknownField};
 pub use transition::{Full, Now, Recorded, Step, Transition};
+pub use uncounted::Uncounted;

@@ -192,6 +192,7 @@ fn read(roster: Roster<'_>) {
     );
     let _ = (roster.oldest(), roster.epoch(), roster.last_delivered(), roster.loading_since());
     let _ = (roster.started(), roster.callback_since(), roster.log_failures());
+    let _ = (roster.has_room(), roster.uncounted().count());
     for seen in [0, 3, usize::MAX].map(|events| roster.snapshot(events)).iter().flatten() {
         assert!(seen.generations.len() <= 1 + GEOMETRY.generations);
         assert!(seen.workers.len() <= 1 + GEOMETRY.workers);

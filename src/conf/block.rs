@@ -136,6 +136,7 @@ unsafe extern "C" fn cmd_worker_manager(
             return report(cf, Err(ConfError::Headers));
         }
         (*conf).enabled = true;
+        (*conf).place = place(cf);
 
         let outer = (*cf).cmd_type;
         let outer_module = (*cf).module_type;
@@ -159,7 +160,7 @@ unsafe extern "C" fn cmd_worker_manager(
 unsafe fn add_zone(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
     let name = conf.zone_name();
     let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
-    let size = conf.zone_size.unwrap_or(Conf::ZONE_SIZE);
+    let size = conf.zone_size();
     // SAFETY: the name lives as long as the configuration, which lives as long as the cycle;
     // nginx logs what is wrong with a name that another module uses.
     unsafe {
@@ -180,7 +181,14 @@ unsafe extern "C" fn cmd_zone(
     conf: *mut c_void,
 ) -> *mut c_char {
     // SAFETY: nginx's arguments go through as they are.
-    unsafe { handle(cf, conf, set_zone) }
+    unsafe {
+        let place = place(cf);
+        handle(cf, conf, |conf, arguments| {
+            set_zone(conf, arguments)?;
+            conf.place = place;
+            Ok(())
+        })
+    }
 }
 
 fn set_zone(conf: &mut Conf, arguments: &[ngx_str_t]) -> Result<(), ConfError> {
@@ -292,7 +300,7 @@ unsafe extern "C" fn cmd_event_log(
 ///
 /// # Safety
 /// `cf` is what nginx passed to a directive's handler.
-unsafe fn place(cf: *mut ngx_conf_t) -> String {
+pub unsafe fn place(cf: *mut ngx_conf_t) -> String {
     // SAFETY: the caller vouches for it; with `-g` there is no file.
     unsafe {
         let file = (*cf).conf_file;

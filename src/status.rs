@@ -10,12 +10,13 @@ use ngx::ffi::{
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
 use ngx::ngx_string;
+use report::cursor::{Cursor, Remembered};
 use report::losses::Recent;
 use report::metrics::{self, Format};
 use report::request::{self, Page};
 use report::wait::Wait;
 use report::{json, Facts};
-use roster::{Geometry, Snapshot};
+use roster::{Event, Geometry, Snapshot};
 
 use crate::clock;
 use crate::conf::{place, Conf};
@@ -154,17 +155,34 @@ fn metrics(request: &mut Request, zone: Zone) -> ngx_int_t {
     })
 }
 
-fn events(request: &mut Request, zone: Zone, after: u64) -> ngx_int_t {
+fn events(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     let accept = header(request, "Accept").unwrap_or_default();
     if request::accepts(&accept, "application/x-ndjson", &["text/event-stream"]) {
-        let roster = zone.roster();
-        let newer = roster.history().filter(|(event, _)| event.seq > after);
-        let lines: String = newer.map(|(event, took)| json::event(&event, took) + "\n").collect();
+        let lines = lines(zone, after);
         return Response::new(200, "application/x-ndjson", lines)
             .with("Vary", "Accept")
             .send(request);
     }
     stream::answer(request, zone, after)
+}
+
+/// The remembered events after one, each as a line of JSON; what is missing before them is one, too.
+fn lines(zone: Zone, after: Cursor) -> String {
+    let roster = zone.roster();
+    // Read first: who knows an event has it from before that.
+    let seq = roster.seq();
+    let events: Vec<_> = roster.history().collect();
+    let seq_of = |event: Option<&(Event, _)>| event.map(|(event, _)| event.seq);
+    let oldest = seq_of(events.first()).unwrap_or_else(|| roster.oldest());
+    let newest = seq_of(events.last()).unwrap_or(0);
+    let (after, missed) =
+        Remembered { history: roster.history_id(), oldest, newest, seq }.resume(after);
+    let newer = events.iter().filter(|(event, _)| event.seq > after.seq);
+    let texts = missed.iter().map(json::missed);
+    texts
+        .chain(newer.map(|(event, took)| json::event(event, *took)))
+        .map(|text| text + "\n")
+        .collect()
 }
 
 fn with_snapshot(

@@ -43,7 +43,7 @@ END_JS
 
 # The numbers of the events in the timeline, from the top.
 sub timeline {
-    return @{ $browser->run('return [...document.querySelectorAll("#events tbody tr")].map((row) => +row.dataset.seq)') };
+    return @{ $browser->run('return [...document.querySelectorAll("#events tbody tr:not(:has(.gap))")].map((row) => +row.dataset.seq)') };
 }
 
 sub newest { (sort { $b <=> $a } map { $_->{seq} } $node->events)[0] }
@@ -179,9 +179,26 @@ subtest 'nginx is stopped and comes back' => sub {
     $browser->wait_text('#headline', qr/^All well$/);
     $browser->wait_text('#link', qr/^Live, back since [\d:]+ after/);
     is($browser->text('#generation'), '1', 'the first generation');
+    like($browser->text('#events .gap'), qr/another history begins$/, 'which is said');
     is_deeply(rows(1), { map { +"1-$_" => [ 'running', '0' ] } $node->on_duty }, 'the new workers');
     timeline_is_complete('none of the events before');
     no_complaints('net::ERR_');
+};
+
+subtest 'a stream of another history' => sub {
+    my $snapshot = snapshot();
+    mock($snapshot);
+    $browser->open("$at/mock");
+    $browser->wait_text('#headline', qr/^All well$/);
+    $browser->wait_for('the events', 'return document.querySelector("#events tbody tr:not(:has(.gap))")');
+    # Told before the next snapshot.
+    my $other = { %$snapshot, node => { %{ $snapshot->{node} }, history => 'f' x 16 }, events => [] };
+    mock($other);
+    $node->write('out/stream', qq(retry: 60000\n\nevent: restart\ndata: {"history":"@{[ 'f' x 16 ]}"}\n\n));
+    $browser->run('window.snapshot_before = snapshot; window.snapshot = () => new Promise(() => {}); listen()');
+    $browser->wait_text('#events .gap', qr/another history begins$/);
+    is_deeply([ timeline() ], [], 'the events before are gone');
+    no_complaints();
 };
 
 subtest 'other answers' => sub {

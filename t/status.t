@@ -206,11 +206,14 @@ END
     is($lines->{headers}{'content-type'}, 'application/x-ndjson', 'are lines');
     is(scalar(split /\n/, $lines->{content}), 3, 'one for each event');
     WorkerManager::Status::is_valid('as in the schema', 'event', split /\n/, $lines->{content});
-    for my $after (3, 18446744073709551615) {
-        my $none = $is->("/workers/events?after=$after", 200, "after $after",
-            headers => { Accept => 'application/x-ndjson' });
-        is($none->{content} // '', '', 'there is nothing yet');
-    }
+    my $none = $is->('/workers/events?after=3', 200, 'after the newest',
+        headers => { Accept => 'application/x-ndjson' });
+    is($none->{content} // '', '', 'there is nothing yet');
+    my $later = $is->('/workers/events?after=18446744073709551615', 200, 'after one that never was',
+        headers => { Accept => 'application/x-ndjson' });
+    my ($gap, @all) = split /\n/, $later->{content};
+    WorkerManager::Status::is_valid('a gap', 'missed', $gap);
+    is(scalar(@all), 3, 'and all there is');
     is($node->log =~ /(\[(?:alert|crit|emerg)\]\N*|\[error\]\N*worker_manager\N*)/ ? $1 : '', '',
         'nothing of it in the error log');
     $node->down;

@@ -1,6 +1,7 @@
 # The event stream: the history and then what comes, without a gap or a repeat, over reloads.
 use strict;
 use warnings;
+use JSON::PP ();
 use Test::More;
 use WorkerManager;
 use WorkerManager::Status;
@@ -80,16 +81,55 @@ subtest 'more than is remembered' => sub {
     }, 60);
     my $fresh = $status->stream;
     $node->wait_for('the history', sub { my @events = $fresh->events; @events >= $room });
-    is(scalar($fresh->gaps), 0, 'who knows nothing misses nothing');
+    is(scalar($fresh->missed), 0, 'who knows nothing misses nothing');
     my $oldest = ($fresh->events)[0]{seq};
     ok($oldest > 1, 'and begins with the oldest that is remembered');
-    my $back = $status->stream(last => 2);
-    $node->wait_for('the history', sub { my @events = $back->events; @events >= $room });
-    is_deeply([ $back->gaps ], [ { after => 2, next => ($back->events)[0]{seq} } ],
-        'who was away is told what is missing');
-    my $other = $status->stream(last => 1_000_000);
-    $node->wait_for('the history', sub { my @events = $other->events; @events >= $room });
-    is(($other->gaps)[0]{after}, 1_000_000, 'so is who has seen another history');
+    my $history = $status->json->{node}{history};
+    for my $last (2, "$history:2", 1_000_000, "$history:1000000", '0123456789abcdef:2') {
+        my $kind = $last =~ /^$history|^\d+\z/ ? 'gap' : 'restart';
+        my ($after) = $kind eq 'restart' ? $last : $last =~ /(\d+)$/;
+        my $stream = $status->stream(last => $last);
+        $node->wait_for('the history', sub { my @events = $stream->events; @events >= $room });
+        my $next = ($stream->events)[0]{seq};
+        is_deeply([ $stream->missed ],
+            [ { event => $kind, history => $history, after => $after, next => $next } ], "$last misses something");
+        WorkerManager::Status::is_valid('as in the schema', 'missed', $stream->missed_lines);
+
+        my $lines = $status->ask("/workers/events?after=$last", headers => { Accept => 'application/x-ndjson' });
+        my ($first, @others) = split /\n/, $lines->{content};
+        is_deeply([ $first ], [ $stream->missed_lines ], 'lines say the same');
+        is(JSON::PP::decode_json($others[0])->{seq}, $next, 'and go on with the next event');
+    }
+    $node->down;
+};
+
+subtest 'over a restart' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 2);
+    $node->up;
+    my $before = $status->stream;
+    wait_seq($node, $before, 4);
+    my $id = $before->id;
+    my $ndjson = sub {
+        my $answer = $status->ask("/workers/events?after=$_[0]", headers => { Accept => 'application/x-ndjson' });
+        return map { JSON::PP::decode_json($_) } split /\n/, $answer->{content} // '';
+    };
+    my $last = ($ndjson->(0))[-1];
+    is("$last->{history}:$last->{seq}", $id, 'lines have what the id of a stream has');
+    is_deeply([ $ndjson->($id) ], [], 'there is nothing yet');
+    $node->down;
+    unlink $node->path('logs/error.log') or die $!;
+    $node->up;
+    my $history = $status->json->{node}{history};
+    my $told = { event => 'restart', history => $history, after => $id, next => 1 };
+    my $after = $status->stream(last => $id);
+    wait_seq($node, $after, 4);
+    is_deeply([ $after->missed ], [$told], 'a client that comes back is told');
+    is_deeply([ seqs($after->events) ], [ 1 .. 4 ], 'and has the new history from its beginning');
+    is($after->id, "$history:4", 'whose ids are others');
+    my ($first, @events) = $ndjson->($id);
+    is_deeply($first, $told, 'so is one that asks for lines');
+    is_deeply([ seqs(@events) ], [ 1 .. 4 ], 'which has the same');
+    is_deeply([ $ndjson->("$history:4") ], [], 'and goes on from there');
     $node->down;
 };
 

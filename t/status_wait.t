@@ -102,12 +102,16 @@ sub waiting {
     return { pid => $pid, name => $name };
 }
 
-# How many requests wait.
-sub connections {
-    my ($status) = @_;
-    my $active = 0;
-    $active += ($_->{connections} // {})->{active} // 0 for @{ $status->json->{workers} };
-    return $active;
+# How many clients the workers have on a port. What the status says of it is as of each one's last
+# heartbeat or answer, and counts the request that asks.
+sub clients {
+    my ($node, $port) = @_;
+    my ($local, $ESTABLISHED) = (sprintf('%04X', $port), '01');
+    open my $file, '<', '/proc/net/tcp' or die $!;
+    my %sockets = map { ((split)[9] => 1) }
+        grep { /^ *\d+: \w+:$local \w+:\w+ $ESTABLISHED / } <$file>;
+    my @files = map { glob "/proc/$_/fd/*" } $node->on_duty;
+    return scalar grep { (readlink($_) // '') =~ /^socket:\[(\d+)\]/ && $sockets{$1} } @files;
 }
 
 sub answer {
@@ -139,7 +143,7 @@ subtest 'on to a new worker' => sub {
     my ($busy) = map { $_->{pid} } $node->held;
     my $follow = waiting($node, $status, '/workers/wait', 'after=1&until=done&timeout=19s', '-L');
     my $stay = waiting($node, $status, '/workers/wait', 'after=1&until=done&timeout=19s', '-D', $node->path('out/head'));
-    $node->wait_for('both to wait', sub { connections($status) >= 4 });
+    $node->wait_for('both to wait', sub { clients($node, $status->{port}) >= 2 });
     $node->reload_ready(2);
     my ($code) = answer($node, $stay);
     is($code, 307, 'the old worker sends them on');
@@ -168,7 +172,7 @@ subtest 'a reload that fails' => sub {
     my $good = $node->{http};
     my @waiting = map { waiting($node, $status, '/workers/wait', $_) }
         'after=1&timeout=19s', 'after=1.0&until=done&timeout=19s';
-    $node->wait_for('both to wait', sub { connections($status) >= 3 });
+    $node->wait_for('both to wait', sub { clients($node, $status->{port}) >= 2 });
     $node->configure(http => "$good no_such_directive on;");
     $node->signal('HUP');
     is((answer($node, $_))[0], 409, 'is told at once') for @waiting;
@@ -181,7 +185,7 @@ subtest 'a reload that fails' => sub {
         'not to who knows of it');
     $node->configure(http => $good);
     my $next = waiting($node, $status, '/workers/wait', 'after=1.1&timeout=19s', '-L');
-    $node->wait_for('it to wait', sub { connections($status) >= 2 });
+    $node->wait_for('it to wait', sub { clients($node, $status->{port}) >= 1 });
     $node->signal('HUP');
     is((answer($node, $next))[0], 200, 'the next one succeeds');
     $node->down;
@@ -219,7 +223,7 @@ subtest 'over HTTP/2' => sub {
         exec 'curl', '-sN', @h2, '-o', $stream, "http://127.0.0.1:$port/workers/events";
         POSIX::_exit(127);
     }
-    $node->wait_for('the history', sub { $node->read('out/stream') =~ /^id: 4$/m });
+    $node->wait_for('the history', sub { $node->read('out/stream') =~ /^id: \S+:4$/m });
     $status->{base} = "http://127.0.0.1:$port";
     # curl may send the redirected request on the connection that the old worker is closing.
     my @again = qw(--retry 3 --retry-all-errors);
@@ -227,7 +231,7 @@ subtest 'over HTTP/2' => sub {
     $node->signal('HUP');
     is((answer($node, $waiting))[0], 200, 'a wait');
     is(exit_of($node, $reader), 0, 'a stream ends whole when its worker is to quit');
-    my @seqs = $node->read('out/stream') =~ /^id: (\d+)$/mg;
+    my @seqs = $node->read('out/stream') =~ /^id: \w+:(\d+)$/mg;
     is_deeply(\@seqs, [ 1 .. @seqs ], 'without a gap or a repeat');
     $node->wait_events('master_exit', 1, 1);
     unlike($node->log, qr/open socket/, 'nginx found no connection left open');
@@ -272,7 +276,8 @@ END
         my $waiting = waiting($node, { base => $base }, $path, $query, @ask);
         my $followed = waiting($node, { base => $base }, $path, $query, '-L', '--path-as-is',
             qw(--retry 3 --retry-all-errors), @options);
-        $node->wait_for('both to wait', sub { connections($status) >= 3 });
+        my $clients = $base =~ /:$port$/ ? $port : $status->{port};
+        $node->wait_for('both to wait', sub { clients($node, $clients) >= 2 });
         $node->signal('HUP');
         is((answer($node, $waiting))[0], 307, "$name: it sends on");
         my ($location) = $node->read('out/head') =~ /^location: (.*)\r$/mi;
@@ -291,7 +296,7 @@ subtest 'a worker that is killed or stopped' => sub {
     my ($node, $status) = WorkerManager::Status::node(workers => 1);
     $node->up;
     my $waiting = waiting($node, $status, '/workers/wait', 'after=1&timeout=19s');
-    $node->wait_for('it to wait', sub { connections($status) >= 2 });
+    $node->wait_for('it to wait', sub { clients($node, $status->{port}) >= 1 });
     $node->signal('TERM', ($node->on_duty)[0]);
     $node->wait_events('worker_start', 2);
     exit_of($node, $waiting->{pid});

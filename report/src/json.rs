@@ -4,6 +4,7 @@ use roster::{Event, GenerationView, History, Kind, Reason, Snapshot, WorkerView}
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
+use crate::cursor::Missed;
 use crate::losses::Recent;
 use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 
@@ -246,6 +247,29 @@ pub fn generation(g: &GenerationView, snapshot: &Snapshot) -> String {
 /// An event, and how long its callbacks took in microseconds, none while they are not over.
 pub fn event(event: &Event, took: Option<u64>) -> String {
     render(&line(event, took))
+}
+
+/// What a client has missed.
+pub fn missed(missed: &Missed) -> String {
+    #[derive(DeriveSerialize)]
+    struct Line {
+        event: &'static str,
+        history: String,
+        after: After,
+        next: u64,
+    }
+    #[derive(DeriveSerialize)]
+    #[serde(untagged)]
+    enum After {
+        Number(u64),
+        Id(String),
+    }
+    let event = missed.name();
+    let after = match event {
+        "restart" => After::Id(missed.after.to_string()),
+        _ => After::Number(missed.after.seq),
+    };
+    render(&Line { event, history: History(missed.history).to_string(), after, next: missed.next })
 }
 
 /// What is wrong with a request, or what came of it.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cursor;
 pub mod json;
 pub mod losses;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::cursor::Cursor;
 use crate::wait::{Until, Wait};
 
 /// What there is below the location.
@@ -66,19 +67,20 @@ fn quality(accept: &str, wanted: &str) -> f32 {
     accept.split(',').filter_map(of_part).fold(0.0, f32::max).min(1.0)
 }
 
-/// From which event on a stream is to go: the number in the header `Last-Event-ID`, or else that of
-/// the argument `after`, or else 0. The error is for whoever asked.
-pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<u64, String> {
-    let number = |name: &str, text: &str| {
-        text.trim().parse().map_err(|_| format!("{name} is \"{text}\", not the number of an event"))
+/// After which event to go on: that of the header `Last-Event-ID`, or else of the argument `after`, or
+/// else from the beginning. The error is for whoever asked.
+pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<Cursor, String> {
+    let cursor = |name: &str, text: &str| {
+        Cursor::parse(text.trim())
+            .ok_or_else(|| format!("{name} is \"{text}\", not the id or the number of an event"))
     };
     if let Some(id) = last_event_id.filter(|id| !id.is_empty()) {
-        return number("Last-Event-ID", &String::from_utf8_lossy(id));
+        return cursor("Last-Event-ID", &String::from_utf8_lossy(id));
     }
-    let mut after = 0;
+    let mut after = Cursor::START;
     for (name, value) in pairs(arguments) {
         match &*name {
-            "after" => after = number("after", &value)?,
+            "after" => after = cursor("after", &value)?,
             _ => return Err(unknown(&name, "after")),
         }
     }
@@ -208,10 +210,15 @@ mod tests {
 
     #[test]
     fn a_stream_goes_on_where_it_was() {
-        assert_eq!(after(b"", None), Ok(0));
-        assert_eq!(after(b"after=7", None), Ok(7));
-        assert_eq!(after(b"after=7", Some(b"9")), Ok(9));
-        assert_eq!(after(b"after=7", Some(b"")), Ok(7));
+        let number = |seq| Ok(Cursor { history: None, seq });
+        assert_eq!(after(b"", None), number(0));
+        assert_eq!(after(b"after=7", None), number(7));
+        assert_eq!(after(b"after=7", Some(b"9")), number(9));
+        assert_eq!(after(b"after=7", Some(b"")), number(7));
+        let of_history = Ok(Cursor { history: Some(0xab), seq: 7 });
+        assert_eq!(after(b"after=00000000000000ab:7", None), of_history);
+        assert_eq!(after(b"after=00000000000000ab%3a7", None), of_history);
+        assert_eq!(after(b"after=1", Some(b"00000000000000ab:7")), of_history);
         assert!(after(b"after=x", None).is_err());
         assert!(after(b"", Some(b"-1")).is_err());
         assert!(after(b"afterr=7", None).is_err());

@@ -5,6 +5,7 @@ use std::env;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use report::cursor::Cursor;
 use report::request::{accepts, after, Page};
 use report::wait::Wait;
 
@@ -15,6 +16,7 @@ fn arguments() -> impl Strategy<Value = Vec<u8>> {
         "[0-9]{0,25}",
         "[0-9]{1,3}\\.[0-9]{0,3}",
         "[0-9]{0,4}(ms|s|m|h|d|)[0-9]{0,2}(ms|s)?",
+        "[0-9a-f]{14,17}:[0-9]{0,3}",
         "(ready|done|%[0-9a-f]{0,2}|\\+|&|=|.)*",
     ];
     let pair = (name, value).prop_map(|(name, value)| format!("{name}={value}"));
@@ -56,7 +58,7 @@ proptest! {
         id in prop::option::of(prop::collection::vec(any::<u8>(), 0..25)),
     ) {
         match after(&arguments, id.as_deref()) {
-            Ok(_) => {}
+            Ok(cursor) => prop_assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor)),
             Err(why) => prop_assert!(!why.is_empty()),
         }
     }

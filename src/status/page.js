@@ -177,8 +177,9 @@ function rest({ callbacks, zone, event_log }) {
 const link = { server: null, stream: false, lostAt: 0, reason: "", back: "" };
 // The newest snapshot; since when the stream tells less than it knows; what was read out of the link.
 let latest = null, behind = 0, said = "";
-// The newest event that was streamed, the stream, and when to open another one.
-let seq = 0, source = null, retry = 0;
+// The history that the numbers are of, the newest event that was streamed, the stream, and when to open
+// another one.
+let history = null, seq = 0, source = null, retry = 0;
 // Whether a snapshot is under way, another one is wanted after it, and one is to be asked for soon; how
 // many have failed in a row.
 let asking = false, again = false, soon = 0, failures = 0;
@@ -243,9 +244,8 @@ async function ask() {
         return;
     }
     asking = true;
-    const known = seq;
     try {
-        take(await snapshot(), known);
+        take(await snapshot());
         failures = 0;
         note("server", true);
     } catch (error) {
@@ -266,15 +266,26 @@ function hurry() {
         ask();
     }, 200);
 }
-function take(status, known) {
+// Another nginx, or a new zone: its events are numbered anew.
+function restarted(name) {
+    history = name;
+    seq = 0;
+    told.clear();
+    $("events").tBodies[0].replaceChildren();
+    gap(0, "nginx was started anew, or with another zone: another history begins");
+}
+function gap(seq, text) {
+    const cell = make("td", "gap", text);
+    cell.colSpan = 4;
+    const tr = make("tr", "", cell);
+    tr.dataset.seq = seq;
+    insert(tr, seq);
+}
+function take(status) {
     const { node } = status;
-    const another = latest && (latest.status.node.started !== node.started || node.seq < known);
-    if (another) {
-        // Another nginx, or a new zone: its events are numbered anew.
-        told.clear();
-        $("events").tBodies[0].replaceChildren();
-        seq = 0;
-    }
+    const another = history !== null && history !== node.history;
+    if (another) restarted(node.history);
+    history = node.history;
     const fresh = latest !== null && !another;
     latest = { status, at: Date.now() };
     status.events.forEach((event) => timeline(event, fresh));
@@ -300,7 +311,7 @@ function take(status, known) {
 function listen() {
     clearTimeout(retry);
     source?.close();
-    const mine = source = new EventSource(`${base}/events?after=${seq}`);
+    const mine = source = new EventSource(`${base}/events?after=${history}:${seq}`);
     mine.onopen = () => {
         note("stream", true);
         hurry();
@@ -313,11 +324,12 @@ function listen() {
     };
     mine.addEventListener("gap", ({ data }) => {
         const { after, next } = JSON.parse(data);
-        const cell = make("td", "gap", `events ${after + 1} to ${next - 1} are not remembered any more`);
-        cell.colSpan = 4;
-        const tr = make("tr", "", cell);
-        tr.dataset.seq = next - 1;
-        insert(tr, next - 1);
+        gap(next - 1, `events ${after + 1} to ${next - 1} are not remembered any more`);
+    });
+    mine.addEventListener("restart", ({ data }) => {
+        const { history: name } = JSON.parse(data);
+        if (name !== history) restarted(name);
+        hurry();
     });
     mine.onerror = () => {
         if (mine !== source) return;

@@ -9,6 +9,7 @@ use ngx::ffi::{
     NGX_DONE, NGX_ERROR, NGX_HTTP_LAST, NGX_HTTP_REQUEST_TIME_OUT, NGX_OK,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
+use report::cursor::{Cursor, Remembered};
 use report::json;
 use roster::Roster;
 
@@ -28,7 +29,7 @@ const BACK: u64 = 1000;
 /// One stream.
 pub struct Stream {
     /// The newest event that was sent.
-    after: u64,
+    after: Cursor,
     /// What nginx is sending; it refers to `bytes`, and lies in the request's pool.
     buffer: *mut ngx_buf_t,
     chain: *mut ngx_chain_t,
@@ -44,14 +45,15 @@ impl Lines {
     fn get(&mut self, roster: Roster<'_>, seq: u64) -> Option<&str> {
         let make = || {
             let (event, took) = roster.told(seq)?;
-            Some(format!("id: {seq}\ndata: {}\n\n", json::event(&event, took)))
+            let id = Cursor { history: Some(event.history), seq };
+            Some(format!("id: {id}\ndata: {}\n\n", json::event(&event, took)))
         };
         self.0.entry(seq).or_insert_with(make).as_deref()
     }
 }
 
 /// Begins a stream after an event.
-pub fn answer(request: &mut Request, zone: Zone, after: u64) -> ngx_int_t {
+pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     if !request.is_main() {
         return Response::error(400, "a subrequest can't be a stream").send(request);
     }
@@ -102,7 +104,7 @@ pub fn end(r: *mut ngx_http_request_t) {
 
 impl Stream {
     /// None if there is no memory.
-    fn new(r: *mut ngx_http_request_t, after: u64) -> Option<Stream> {
+    fn new(r: *mut ngx_http_request_t, after: Cursor) -> Option<Stream> {
         // SAFETY: the request is live and has a pool; zeros are how nginx makes both.
         let (buffer, chain) = unsafe {
             let pool = (*r).pool;
@@ -152,28 +154,22 @@ impl Stream {
 
     /// Makes the next piece; false if there is nothing to say.
     fn fill(&mut self, roster: Roster<'_>, lines: &mut Lines) -> bool {
-        let newest = roster.last_delivered();
-        let oldest = roster.oldest();
-        let mut piece = String::new();
-        // Either it was away for too long, or it has seen another history.
-        let wanted = self.after.saturating_add(1);
-        if wanted < oldest && newest >= oldest || self.after > roster.seq() {
-            let next = if self.after > newest { oldest } else { oldest.max(wanted) };
-            if self.after > 0 {
-                let after = self.after;
-                piece = format!("event: gap\ndata: {{\"after\":{after},\"next\":{next}}}\n\n");
-            }
-            self.after = next - 1;
-        }
-        while self.after < newest && piece.len() < PIECE {
-            match lines.get(roster, self.after + 1) {
+        let (newest, oldest) = (roster.last_delivered(), roster.oldest());
+        let (history, seq) = (roster.history_id(), roster.seq());
+        // It may have been away for too long, or seen another history.
+        let (after, missed) = Remembered { history, oldest, newest, seq }.resume(self.after);
+        let mut piece = missed.map_or(String::new(), |missed| missed.message());
+        self.after = after;
+        while self.after.seq < newest && piece.len() < PIECE {
+            let next = self.after.seq + 1;
+            match lines.get(roster, next) {
                 Some(line) => piece.push_str(line),
                 // It was overwritten a moment ago: there is a gap, which is told the next time.
-                None if self.after + 1 < roster.oldest() => break,
+                None if next < roster.oldest() => break,
                 // Somebody else wrote to the zone.
                 None => {}
             }
-            self.after += 1;
+            self.after.seq = next;
         }
         if piece.is_empty() && clock::monotonic() >= self.ping_at {
             piece.push_str(":\n\n");

@@ -147,20 +147,30 @@ sub read {
 sub events {
     my ($self) = @_;
     $self->read;
-    return map { JSON::PP::decode_json($_) } $self->{text} =~ /^id: \d+\ndata: (.*)\n\n/mg;
+    return map { JSON::PP::decode_json($_) } $self->text_lines;
 }
 
 # The same as texts.
 sub text_lines {
     my ($self) = @_;
     $self->read;
-    return $self->{text} =~ /^id: \d+\ndata: (.*)\n\n/mg;
+    return $self->{text} =~ /(?<=\n\n)id: [0-9a-f]{16}:\d+\ndata: (.*)\n\n/g;
 }
 
-sub gaps {
+# What it was told to have missed: as texts, and decoded.
+sub missed_lines {
     my ($self) = @_;
     $self->read;
-    return map { JSON::PP::decode_json($_) } $self->{text} =~ /^event: gap\ndata: (.*)\n\n/mg;
+    return $self->{text} =~ /^event: (?:gap|restart)\nid: [0-9a-f]{16}:\d+\ndata: (.*)\n\n/mg;
+}
+
+sub missed { my ($self) = @_; return map { JSON::PP::decode_json($_) } $self->missed_lines }
+
+# The id of the last message.
+sub id {
+    my ($self) = @_;
+    $self->read;
+    return ($self->{text} =~ /^id: (\S+)\ndata: .*\n\n/mg)[-1];
 }
 
 sub is_over { my ($self) = @_; $self->read; return $self->{closed} || $self->{complete} }

@@ -88,8 +88,8 @@ pub enum Transition {
         process_slot: u32,
         /// How old its heartbeat may get, milliseconds.
         patience: u32,
-        /// The process in whose place nginx started it, none if in nobody's. That may have died
-        /// before it registered.
+        /// The process in whose place nginx started it, none if in nobody's. If that died before it
+        /// registered, the event names the one before it.
         respawn_of: Option<i32>,
     },
     /// A worker ends in an orderly way.
@@ -345,7 +345,7 @@ impl Roster<'_> {
             worker: Some(w.index),
             n_mine: g.running,
             stopping: false,
-            respawn_of: respawn_of.map(|last| self.last_of_index(&w).unwrap_or(last)),
+            respawn_of: respawn_of.and_then(|last| self.place_of(&w, last)),
             ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
         };
         let mut change = self.change(event, g, Some(w));
@@ -389,12 +389,22 @@ impl Roster<'_> {
             .then(|| (word as u32).saturating_add(1))
     }
 
-    /// The process that had a worker's index before it in its generation, if that was the last that
-    /// has registered with this index and has ended.
-    fn last_of_index(&self, w: &WorkerChange) -> Option<i32> {
-        self.respawns_of_index(w.index, w.generation)?;
-        let last = self.workers.get(w.index as usize)?.index_pid.load(Relaxed) as i32;
-        self.workers().all(|w| w.pid != last).then_some(last)
+    /// The last worker that was told of in the place of `w`. nginx started `w` in that of the process
+    /// `last`, which may have died before it registered.
+    fn place_of(&self, w: &WorkerChange, last: i32) -> Option<i32> {
+        let registered = || {
+            self.respawns_of_index(w.index, w.generation)?;
+            let last = self.workers.get(w.index as usize)?.index_pid.load(Relaxed) as i32;
+            self.workers().all(|w| w.pid != last).then_some(last)
+        };
+        // Workers of other generations may have begun with that index since, and nginx gives the place of
+        // an old one that died in a reload to a new one.
+        let ended = || {
+            let is_end = |kind| matches!(kind, Kind::WorkerExit | Kind::WorkerLost);
+            let mut history = self.history();
+            history.any(|(event, _)| event.pid == last && is_end(event.kind)).then_some(last)
+        };
+        registered().or_else(ended)
     }
 
     fn change(&self, event: Event, g: GenerationChange, worker: Option<WorkerChange>) -> Change {

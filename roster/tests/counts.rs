@@ -55,10 +55,11 @@ fn a_worker_takes_the_place_of_the_last_that_registered() {
         respawn_of: last,
     };
     node.load(false);
-    let (first, slot) = node.record(start(1, 10, None));
+    // The process 9 died before it could register: nobody was told of it.
+    let (first, slot) = node.record(start(1, 10, Some(9)));
     assert_eq!(first.respawn_of, None);
     node.exit(slot);
-    // The process 11 died before it could register.
+    // So did 11.
     let (second, slot) = node.record(start(1, 12, Some(11)));
     assert_eq!(second.respawn_of, Some(10));
     // Workers of the next generation have the same indexes; the old ones may be started again all
@@ -66,8 +67,9 @@ fn a_worker_takes_the_place_of_the_last_that_registered() {
     node.load(true);
     assert_eq!(node.record(start(2, 20, None)).0.respawn_of, None);
     node.exit(slot);
-    let (old, _) = node.record(start(1, 13, Some(12)));
+    let (old, slot) = node.record(start(1, 13, Some(12)));
     assert_eq!(old.respawn_of, Some(12));
+    node.exit(slot);
     // nginx gives the place of an old worker to one of the new generation.
     assert_eq!(node.record(start(2, 21, Some(13))).0.respawn_of, Some(13));
 }

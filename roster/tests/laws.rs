@@ -65,7 +65,7 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
         Action::WorkerStart(n) => {
             let generations: Vec<u64> = roster.generations().map(|g| g.number).collect();
             let generation = *generations.get(n.checked_rem(generations.len())?)?;
-            // Pids go up: that of the one before may be of a worker, which may be gone.
+            // Pids go up: that of the one before may be a worker's, which may be gone.
             let gone = roster.workers().all(|w| w.pid != pid - 1);
             Transition::WorkerStart {
                 generation,

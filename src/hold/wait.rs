@@ -1,6 +1,7 @@
 //! Waiting for the lock: as long as nobody tells this process to end, with a warning from one of those
 //! who wait, and with an end to a callback that takes too long.
 
+use core::cell::Cell;
 use core::fmt;
 
 use linux::mutex::Holder;
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::conf::Conf;
 use crate::lifecycle::beat;
 use crate::log::Log;
-use crate::process;
+use crate::process::{self, PerProcess};
 use crate::zone::Zone;
 
 /// What a process waits for the lock for, which says when it gives up.
@@ -29,6 +30,10 @@ pub enum Occasion {
 /// How long a process that ends waits for the lock once it is to end at once, milliseconds: nginx kills
 /// its workers 3.15 s after it has told them (`ngx_master_process_cycle`).
 const STOP_PATIENCE: u64 = 2500;
+
+/// When this process was first seen to be told to end, monotonic clock, milliseconds; 0 if it was not. It may
+/// wait more than once at its end.
+static TOLD: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
 
 /// Who keeps others from taking the lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,13 +170,11 @@ pub(super) struct Wait<'a> {
     log: Log,
     occasion: Occasion,
     blocked: Blocked,
-    /// When this process was told to end, monotonic clock, milliseconds.
-    told: Option<u64>,
 }
 
 impl<'a> Wait<'a> {
     pub fn new(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Wait<'a> {
-        Wait { zone, conf, log, occasion, blocked: Blocked::NONE, told: None }
+        Wait { zone, conf, log, occasion, blocked: Blocked::NONE }
     }
 
     /// To be called at least every 50 ms; false if this process is to go on without the lock.
@@ -195,7 +198,7 @@ impl<'a> Wait<'a> {
         false
     }
 
-    fn is_over(&mut self) -> bool {
+    fn is_over(&self) -> bool {
         let (told, patience) = match self.occasion {
             Occasion::Begin => (process::is_terminated() || process::is_told_to_quit(), 0),
             // A master ends after its workers: who holds the lock then is none of them.
@@ -205,6 +208,9 @@ impl<'a> Wait<'a> {
             return false;
         }
         let now = clock::monotonic();
-        now.saturating_sub(*self.told.get_or_insert(now)) >= patience
+        if TOLD.get() == 0 {
+            TOLD.set(now);
+        }
+        now.saturating_sub(TOLD.get()) >= patience
     }
 }

@@ -85,8 +85,9 @@ fn unwatch() {
 }
 
 unsafe extern "C" fn on_death(_event: *mut ngx_event_t) {
+    let holder = &raw const HOLDER;
     // SAFETY: a static of this module, and the event loop is this thread's.
-    let died = unsafe { (&*&raw const HOLDER).has_died() };
+    let died = unsafe { (*holder).has_died() };
     if BUSY.watched.get() != 0 && died {
         over();
         wake();

@@ -250,19 +250,49 @@ subtest 'a storm of deaths' => sub {
     no_complaints();
 };
 
+# Changes what the page is shown, and waits for its verdict.
+sub shows {
+    my ($snapshot, $expected, $name) = @_;
+    mock($snapshot);
+    $browser->run('ask()');
+    $browser->wait_for($name, 'return document.querySelector("#verdict").className + " " +
+        document.querySelector("#headline").innerText === arguments[0]', $expected);
+    is(verdict(), $expected, $name);
+}
+
+subtest 'workers that are not counted' => sub {
+    my $snapshot = snapshot();
+    my $current = $snapshot->{generations}[0];
+    mock($snapshot);
+    $browser->open("$at/mock");
+    # All of the new generation are there, and the zone has room for one of them. Nothing else will come.
+    @{ $snapshot->{node}{reloads} }{qw(last succeeded succeeded_at)} = ('succeeded', 1, $snapshot->{node}{time} - 100);
+    @$current{qw(state ready_after started)} = ('starting', undef, $snapshot->{node}{time} - 100);
+    $current->{workers}{running} = 1;
+    $snapshot->{zone}{uncounted} = 3;
+    shows($snapshot, 'warn 3 workers not counted', 'it says so');
+    is($browser->text('#reload'), 'Succeeded', 'the reload is over');
+    unlike($browser->text('#verdict'), qr/Reloading|start/, 'and not said to go on');
+    is($browser->text('#running-more'), 'and 3 not counted', 'the workers');
+    # A warning is before what is under way.
+    ($current->{workers}{running}, $current->{started}) = (0, $snapshot->{node}{time} - 1);
+    mock($snapshot);
+    $browser->run('ask()');
+    $browser->wait_text('#more', qr/^Reloading: generation 1 has 0 of 4 workers$/m);
+    $browser->wait_text('#reload', qr/^Under way$/);
+    $snapshot->{zone}{uncounted} = 4;
+    shows($snapshot, 'warn 4 workers not counted', 'none has found room');
+    @$current{qw(state ready_after)} = ('ready', 0.1);
+    shows($snapshot, 'warn 4 workers not counted', 'nor does later any');
+    no_complaints();
+};
+
 subtest 'a reload that takes long' => sub {
     my $snapshot = snapshot();
     my ($node, $current) = ($snapshot->{node}, $snapshot->{generations}[0]);
     # The page counts on from the time of the snapshot.
     my $since = sub { $node->{time} - $_[0] };
-    my $shows = sub {
-        my ($expected, $name) = @_;
-        mock($snapshot);
-        $browser->run('ask()');
-        $browser->wait_for($name, 'return document.querySelector("#verdict").className + " " +
-            document.querySelector("#headline").innerText === arguments[0]', $expected);
-        is(verdict(), $expected, $name);
-    };
+    my $shows = sub { shows($snapshot, @_) };
     mock($snapshot);
     $browser->open("$at/mock");
     @{ $node->{reloads} }{qw(last succeeded succeeded_at)} = ('succeeded', 1, $since->(100));

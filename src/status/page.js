@@ -38,7 +38,7 @@ function verdict(level, kind, text, lines) {
 }
 
 function facts(status, now) {
-    const { node, generations, workers } = status, [current] = generations, { reloads } = node;
+    const { node, generations, workers, zone } = status, [current] = generations, { reloads } = node;
     set($("host"), location.host);
     set($("node"),
         `nginx ${node.nginx}, module ${node.version}, master ${node.master}, up for ${span(now - node.started)}`);
@@ -53,7 +53,8 @@ function facts(status, now) {
         loads ? number : reloads.last ? `${clock(at)}${took}; ${number}` : "since the start");
     set($("running"), current ? `${current.workers.running} of ${current.expected}` : "0");
     const old = workers.filter((worker) => worker.generation !== current?.generation).length;
-    set($("running-more"), old ? `and ${many(old, "old one")}` : "no old ones");
+    const others = [old && many(old, "old one"), zone.uncounted && `${zone.uncounted} not counted`].filter(Boolean);
+    set($("running-more"), others.length ? `and ${others.join(", ")}` : "no old ones");
     const open = workers.map((worker) => worker.connections).filter(Boolean);
     set($("connections"), open.length ? `${sum(open, (c) => c.active)} active` : "–");
     set($("connections-more"),
@@ -168,7 +169,8 @@ function fill(table, entries) {
 function rest({ callbacks, zone, event_log }) {
     const calls = Object.entries(callbacks), failures = sum(calls, ([, c]) => c.failures);
     fill($("callbacks"), calls.map(([event, c]) => [event, c.runs, c.failures, span(c.time)]));
-    fill($("zone"), Object.entries(zone).map(([kind, { used, total }]) => [kind, used, total]));
+    const { uncounted, ...slots } = zone;
+    fill($("zone"), Object.entries(slots).map(([kind, { used, total }]) => [kind, used, total]));
     const lost = event_log.lost_lines ? `, ${many(event_log.lost_lines, "line")} of the event log lost` : "";
     set($("rest-more"), `${many(sum(calls, ([, c]) => c.runs), "run")}, ${many(failures, "failure")}${lost}`);
 }

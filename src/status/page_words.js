@@ -23,9 +23,14 @@ function clock(seconds) {
     return day + time;
 }
 
+// How many workers of a generation are yet to come. Those that found no place in the zone have come.
+function missing({ expected, workers }, { uncounted }) {
+    return Math.max(0, expected - workers.running - workers.hung - uncounted);
+}
 // Whether a reload is under way: its configuration is read, or its workers start.
-function reloading({ node, generations: [current] }) {
-    return node.loading_since !== null || node.reloads.last === "succeeded" && current?.state === "starting";
+function reloading({ node, generations: [current], zone }) {
+    const starts = current?.state === "starting" && missing(current, zone) > 0;
+    return node.loading_since !== null || node.reloads.last === "succeeded" && starts;
 }
 
 // What there is to say, the most serious first.
@@ -45,19 +50,20 @@ function judge({ node, lock, generations, losses, zone }, events, now) {
         say("warn", "empty", "No worker is known", "the error log says why, as when the zone is full");
     } else if (current.state === "retired") {
         say("busy", "stopping", "Stopping", "nginx is to end");
-    } else if (current.state === "starting") {
+    } else if (current.state === "starting" && missing(current, zone)) {
         const { generation, workers, expected, started } = current;
         const text = `generation ${generation} has ${workers.running} of ${many(expected, "worker")}`;
         if (now - started > STARTS) say("warn", "slow", "Workers are slow to start", `${text} after ${span(now - started)}`);
         else say("busy", "starting", reloads.last ? "Reloading" : "Starting", text);
-    } else if (!current.workers.running) {
+    } else if (!current.workers.running && !zone.uncounted) {
         say("bad", "nobody", "No worker runs", `generation ${current.generation} should have ${current.expected}`);
-    } else {
-        const missing = current.expected - current.workers.running - current.workers.hung;
-        if (missing > 0) {
-            say("warn", "missing", `${many(missing, "worker")} missing`,
-                `of ${current.expected} of generation ${current.generation}`);
-        }
+    } else if (missing(current, zone)) {
+        say("warn", "missing", `${many(missing(current, zone), "worker")} missing`,
+            `of ${current.expected} of generation ${current.generation}`);
+    }
+    if (zone.uncounted) {
+        say("warn", "uncounted", `${many(zone.uncounted, "worker")} not counted`,
+            "the zone is full: they serve, but nobody is told of them until there is room");
     }
     const call = lock.callback;
     if (call && call.running >= 1) {

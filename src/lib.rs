@@ -14,6 +14,7 @@ mod callback;
 mod clock;
 mod conf;
 mod event_log;
+mod former;
 mod header;
 mod hold;
 mod hooks;

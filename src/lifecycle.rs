@@ -11,6 +11,7 @@ use roster::{Counts, Event, Full, Kind, Transition, WorkerView};
 use crate::callback::{self, Handler};
 use crate::clock;
 use crate::conf::Conf;
+use crate::former;
 use crate::hold::{Hold, Occasion, Patience};
 use crate::log::Log;
 use crate::losses;
@@ -105,6 +106,9 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
     }
     if let Some((conf, zone)) = old.filter(|(_, zone)| new.is_none_or(|(_, new)| new != *zone)) {
         leave(zone, conf, load, new_conf, log);
+        if load == Load::Reload {
+            former::keep(conf, zone, log);
+        }
     }
 }
 

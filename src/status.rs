@@ -20,6 +20,7 @@ use roster::{Event, Geometry, Snapshot};
 
 use crate::clock;
 use crate::conf::{place, Conf};
+use crate::former;
 use crate::lifecycle::member;
 use crate::process;
 use crate::uncounted;
@@ -214,6 +215,7 @@ fn facts(zone: Zone) -> Facts {
             events: roster.events.len(),
         },
         uncounted: uncounted::count(zone),
+        former_workers: former::workers(),
         lost_lines: roster.log_failures(),
     }
 }

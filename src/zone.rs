@@ -74,6 +74,18 @@ impl Zone {
         NonNull::new(unsafe { (*shm_zone).data }.cast()).map(Zone)
     }
 
+    /// The same memory where its mapping that begins at `from` is mapped a second time, at `to`.
+    ///
+    /// # Safety
+    /// The zone lies in the first mapping, and the second is there for as long as the result is used.
+    pub unsafe fn moved(self, from: *const u8, to: NonNull<u8>) -> Zone {
+        // SAFETY: the caller vouches that both places are within the mappings.
+        unsafe {
+            let offset = self.0.as_ptr().cast::<u8>().offset_from(from);
+            Zone(to.offset(offset).cast())
+        }
+    }
+
     fn head(&self) -> &ZoneHead {
         // SAFETY: `of` promises an initialized head; everything in it may be shared.
         unsafe { self.0.as_ref() }

@@ -305,4 +305,51 @@ subtest 'a worker that is killed or stopped' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a reload that changes the zone is done when the workers of the one before are gone' => sub {
+    my ($node, $status) = WorkerManager::Status::node(manager => 'zone one 128k;');
+    $node->up;
+    my $former = sub { ($status->json // {})->{zone}{former_workers} };
+    is($former->(), 0, 'there was no other zone to begin with');
+    my @held;
+    my $generation = 1;
+    # By name, by size, and while workers of two zones before still drain.
+    for my $zone ('two 128k', 'two 256k') {
+        push @held, [ $generation, $node->hold_connection($generation) ];
+        $node->configure(manager => "zone $zone;");
+        $generation++;
+        $node->signal('HUP');
+        $node->wait_events('master_ready', 1, $generation);
+        $node->wait_for('all but those with a connection to end', sub { ($former->() // 0) == @held });
+        my $answer = $status->ask('/workers/wait?after=' . ($generation - 1) . '&until=ready');
+        is($answer->{status}, 200, "generation $generation is ready");
+        $answer = $status->ask('/workers/wait?after=' . ($generation - 1) . '&until=done&timeout=300ms');
+        is($answer->{status}, 504, 'and not done');
+        my $workers = @held == 1 ? '1 worker drains' : '2 workers drain';
+        like($answer->{content}, qr/$workers in a zone before this one/, 'for that reason');
+    }
+    like($status->ask('/workers/metrics')->{content},
+        qr/^nginx_worker_manager_former_zone_workers 2(?:\.0)?$/m, 'as a metric');
+    # A reload that keeps the zone does not forget them.
+    $generation++;
+    $node->signal('HUP');
+    $node->wait_events('master_ready', 1, $generation);
+    $node->wait_events('master_exit', 1, $generation - 1);
+    is($former->(), 2, 'nor does a reload that keeps it forget them');
+    # One ends, the other is killed when nobody of its zone is left to tell it.
+    my $path = '/workers/wait?after=' . ($generation - 1) . '&until=done&timeout=20s';
+    close $held[0][1];
+    $node->wait_for('one to end', sub { ($former->() // 2) == 1 });
+    my ($last) = $node->on_duty($held[1][0]);
+    my $pid = fork // die $!;
+    if (!$pid) {
+        POSIX::_exit($status->ask($path)->{status} == 200 ? 0 : 1);
+    }
+    ok(!defined over($pid), 'it is waited for');
+    $node->signal('KILL', $last);
+    is(exit_of($node, $pid), 0, 'and then the reload is done');
+    is($former->(), 0, 'nobody is left');
+    $node->down;
+    unlike($node->log, qr/\[(?:alert|crit|emerg)\] \S+ worker_manager|exited on signal (?!9)/, 'without a fault');
+};
+
 done_testing;

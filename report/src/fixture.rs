@@ -58,6 +58,7 @@ pub fn node() -> (Snapshot, Facts) {
         loading_since: 0,
         room,
         uncounted: 3,
+        former_workers: 2,
         lost_lines: 0,
     };
     (roster.snapshot(32).expect("nobody else moves anything"), facts)

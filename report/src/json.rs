@@ -126,6 +126,7 @@ struct Zone {
     generations: Slots,
     events: Slots,
     uncounted: usize,
+    former_workers: usize,
 }
 
 #[derive(DeriveSerialize)]
@@ -233,6 +234,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
                 total: facts.room.events,
             },
             uncounted: facts.uncounted,
+            former_workers: facts.former_workers,
         },
         event_log: EventLog { lost_lines: facts.lost_lines },
         events: snapshot.events.iter().map(|(event, took)| line(event, *took)).collect(),
@@ -388,6 +390,7 @@ mod tests {
         assert_eq!(status["lock"]["callback"], Value::Null);
         assert_eq!(status["zone"]["workers"]["used"], 2);
         assert_eq!(status["zone"]["uncounted"], 3);
+        assert_eq!(status["zone"]["former_workers"], 2);
         assert_eq!(status["events"].as_array().map(Vec::len), Some(snapshot.events.len()));
     }
 

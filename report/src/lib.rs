@@ -31,6 +31,8 @@ pub struct Facts {
     pub room: Geometry,
     /// Workers that serve without a place in the zone.
     pub uncounted: usize,
+    /// Workers that drain in a zone that a reload has left.
+    pub former_workers: usize,
     /// Lines of the event log that could not be written.
     pub lost_lines: u64,
 }

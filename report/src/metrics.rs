@@ -243,6 +243,8 @@ impl Metrics {
         to.family(name, MetricType::Gauge, used)?;
         let help = "Workers that serve without being counted, since the zone was full";
         to.gauge("workers_uncounted", help, None, self.facts.uncounted as f64)?;
+        let help = "Workers that drain in a zone that a reload has left";
+        to.gauge("former_zone_workers", help, None, self.facts.former_workers as f64)?;
         let help = "Lines of the event log that could not be written";
         to.counter("event_log_lost_lines", help, self.facts.lost_lines)
     }

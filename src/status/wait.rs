@@ -3,12 +3,13 @@
 use ngx::ffi::{ngx_http_request_t, ngx_int_t, NGX_DONE, NGX_ERROR};
 use ngx::http::Request;
 use report::json;
-use report::wait::{Verdict, Wait, Waiting};
+use report::wait::{Until, Verdict, Wait, Waiting};
 use roster::Snapshot;
 
 use super::live::{self, Live};
 use super::respond::Response;
 use crate::clock;
+use crate::former;
 use crate::process;
 use crate::zone::Zone;
 
@@ -80,6 +81,12 @@ impl Pending {
         now: u64,
     ) -> Option<Response> {
         match self.waiting.judge(seen, loading, now) {
+            // Workers of a zone that the reload has left are in no snapshot.
+            Verdict::Come(_)
+                if self.waiting.asked().until == Until::Done && former::workers() > 0 =>
+            {
+                self.give_up(request, exiting, now, seen.generation)
+            }
             Verdict::Come(g) => Some(Response::json(200, json::generation(&g, seen))),
             Verdict::Failed => Some(Response::error(
                 409,
@@ -101,7 +108,12 @@ impl Pending {
         let after = self.waiting.asked().after;
         if left == 0 {
             let text = if generation > after {
-                format!("generation {generation} is not there yet in full")
+                let former = match former::workers() {
+                    0 => String::new(),
+                    1 => ", 1 worker drains in a zone before this one".to_string(),
+                    workers => format!(", {workers} workers drain in a zone before this one"),
+                };
+                format!("generation {generation} is not there yet in full{former}")
             } else {
                 format!("there is no generation after {after}")
             };

@@ -108,6 +108,11 @@ pub fn may_follow() -> bool {
     CHANNEL.get().is_some() && ORDER.get() == Order::Nothing
 }
 
+/// Whether it is known that the master has told this worker to end.
+pub fn is_known() -> bool {
+    ORDER.get() != Order::Nothing
+}
+
 /// This worker ends: if it was told so by a signal, waits a moment for the order of the master. To be
 /// called without the lock.
 pub fn await_master() {

@@ -45,9 +45,21 @@ my $CODE = 'local PORT = ' . $server->sockport . <<'END';
     end
 END
 my $INIT = "$CODE M.on_init_by_lua({ shm = 'worker_manager' }, nil, deregistering('master_exit'))";
-my $INIT_WORKER = "$CODE M.on_init_worker_by_lua(nil, deregistering('exit'))";
+# Who is told to quit before its first look at what the master says can't tell who told it.
+my $LOOPING = 'ngx.timer.at(0.01, function() say("looping") end)';
+my $INIT_WORKER = "$CODE M.on_init_worker_by_lua(nil, deregistering('exit')) $LOOPING";
 
-sub node { WorkerManager::Lua->new(init => $INIT, init_worker => $INIT_WORKER, @_) }
+# Starts a node and waits until its workers listen to their master.
+sub node {
+    my $node = WorkerManager::Lua->new(init => $INIT, init_worker => $INIT_WORKER, @_)->up;
+    return looping($node, $node->{workers});
+}
+
+sub looping {
+    my ($node, $number) = @_;
+    WorkerManager::Lua::wait_said($node, $number, '^looping');
+    return $node;
+}
 
 sub said { WorkerManager::Lua::said(@_) }
 
@@ -61,7 +73,7 @@ sub down {
 }
 
 subtest 'quit' => sub {
-    my $node = node()->up;
+    my $node = node();
     is_deeply([ down($node, 'QUIT') ], [ 'exit 1- nil 2 nil', 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ],
         'all deregister, in order');
     unlike($node->log, qr/\[error\]/, 'without an error');
@@ -70,10 +82,11 @@ subtest 'quit' => sub {
 };
 
 subtest 'reload' => sub {
-    my $node = node(workers => 3)->up;
+    my $node = node(workers => 3);
     $node->signal('HUP');
     $node->wait_for('generation 2', sub { serve(); $node->kinds('master_exit', 1) });
     serve();
+    looping($node, 6);
     is_deeply([ splice @lines ], [ 'exit 1- nil 3 3', 'exit 1- nil 2 3', 'exit 1- nil 1 3', 'master_exit 1 nil 0 3' ],
         'the old ones deregister');
     is_deeply([ down($node, 'QUIT') ],
@@ -83,7 +96,7 @@ subtest 'reload' => sub {
 };
 
 subtest 'a connection holds a worker that has deregistered' => sub {
-    my $node = node()->up;
+    my $node = node();
     my $held = $node->hold_connection(1);
     my ($pid) = map { $_->{pid} } ($node->held)[-1];
     $node->signal('HUP');
@@ -100,7 +113,7 @@ subtest 'a connection holds a worker that has deregistered' => sub {
 };
 
 subtest 'stop' => sub {
-    my $node = node()->up;
+    my $node = node();
     is_deeply([ down($node, 'TERM') ], [], 'there is no time for sockets');
     my @errors = $node->log =~ /\[error\].* worker_manager: (worker_exit|master_exit) [\d-]+: /g;
     is_deeply(\@errors, [ qw(worker_exit worker_exit master_exit) ], 'callbacks are called all the same, and say so');
@@ -110,15 +123,15 @@ subtest 'stop' => sub {
 
 subtest 'stop, and callbacks that need no socket' => sub {
     my $node = node(init => 'M.on_init_by_lua({ shm = "worker_manager" }, nil, saying("master_exit"))',
-        init_worker => 'M.on_init_worker_by_lua(nil, saying("exit"))')->up;
+        init_worker => "M.on_init_worker_by_lua(nil, saying('exit')) $LOOPING");
     $node->down('TERM');
-    is_deeply([ said($node) ], [ 'exit 1- nil 2 nil', 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ],
+    is_deeply([ said($node, 'exit') ], [ 'exit 1- nil 2 nil', 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ],
         'are called at the end');
     $node->laws_hold('the laws hold', final => 1);
 };
 
 subtest 'stop while one drains that has deregistered' => sub {
-    my $node = node()->up;
+    my $node = node();
     my $held = $node->hold_connection(1);
     my ($pid) = map { $_->{pid} } ($node->held)[-1];
     $node->signal('QUIT', $pid);
@@ -126,7 +139,7 @@ subtest 'stop while one drains that has deregistered' => sub {
     is_deeply([ splice @lines ], [ 'exit 1- nil 2 nil' ], 'it alone');
     $node->signal('KILL', $pid);
     close $held;
-    $node->wait_events('worker_start', 3);
+    looping($node, 3);
     is(scalar $node->kinds('worker_lost'), 1, 'it is lost, and another starts');
     is_deeply([ down($node, 'QUIT') ], [ 'exit 1- nil 2 nil', 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ],
         'which counts');
@@ -134,13 +147,15 @@ subtest 'stop while one drains that has deregistered' => sub {
 };
 
 subtest 'the only worker is told to quit, and another takes its place' => sub {
-    my $node = node(workers => 1)->up;
+    my $node = node(workers => 1);
     $node->signal('QUIT', $node->on_duty);
     $node->wait_for('its successor', sub { serve(); $node->kinds('worker_start') == 2 });
     serve();
+    looping($node, 2);
     is_deeply([ splice @lines ], [ 'exit 1- nil 1 nil' ], 'its generation is not over');
     $node->signal('QUIT', $node->on_duty);
     $node->wait_for('its successor', sub { serve(); $node->kinds('worker_start') == 3 });
+    looping($node, 3);
     is_deeply([ splice @lines ], [ 'exit 1- nil 1 nil' ], 'nor is it then');
     is_deeply([ down($node, 'QUIT') ], [ 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil' ], 'until the node stops');
     $node->laws_hold('the laws hold', final => 1);
@@ -148,7 +163,7 @@ subtest 'the only worker is told to quit, and another takes its place' => sub {
 
 subtest 'a server that does not answer' => sub {
     local $answering = 0;
-    my $node = node()->up;
+    my $node = node();
     $node->signal('QUIT');
     $node->wait_for('one to wait', sub { serve(); @lines == 1 });
     # Who waits for its turn is not stuck for ever, and a stop ends all.
@@ -162,7 +177,7 @@ subtest 'a server that does not answer' => sub {
 
 subtest 'a worker dies in its turn' => sub {
     local $answering = 0;
-    my $node = node(workers => 3)->up;
+    my $node = node(workers => 3);
     $node->signal('QUIT');
     $node->wait_for('one to wait', sub { serve(); @lines == 1 });
     my ($socket) = grep { $_ != $server } $select->handles;
@@ -179,8 +194,8 @@ subtest 'a worker dies in its turn' => sub {
 subtest 'on() tells when they end, as before' => sub {
     my $node = WorkerManager::Lua->new(workers => 1, init =>
         'M.on_init_by_lua({ shm = "worker_manager" }, nil, saying("master_exit")) M.on("*", saying("on"))',
-        init_worker => 'M.on_init_worker_by_lua(nil, saying("exit"))')->up;
-    $node->down;
+        init_worker => "M.on_init_worker_by_lua(nil, saying('exit')) $LOOPING")->up;
+    looping($node, 1)->down;
     is_deeply([ map { s/ table: .*//r } grep { /exit|on 1/ } said($node) ],
         [ 'on 1 nil 0 nil', 'on 1- nil 1 nil', 'on 1 nil 1 nil', 'exit 1- nil 1 nil', 'master_exit 1 nil 0 nil',
             'on 1- nil 1 nil', 'on 1- nil 1 nil', 'on 1 nil 0 nil' ], 'after exit callbacks');

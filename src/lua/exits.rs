@@ -120,8 +120,9 @@ pub extern "C" fn ngx_worker_manager_lua_exit_end(vm: c_int, succeeded: c_int) -
     let last = mine.all(|w| roster.marks(w.slot) & left(vm) != 0);
     // Otherwise another worker takes the place of this one.
     let retired = roster.generation(member.generation).is_some_and(|g| g.retired);
-    let over =
-        retired || roster.worker(member.slot).is_some_and(|me| order::is_stopping(roster, &me));
+    // Who was told to end in the very first moment can't tell by whom. What is not called now is called
+    // at the real end.
+    let over = retired || (order::is_known() && is_stopping(&member));
     (last && over && roster.mark_generation(member.generation, vm as u32)).into()
 }
 

@@ -132,6 +132,24 @@ END
     $node->laws_hold('the laws hold', gaps => 1);
 };
 
+# Where a worker drains it runs outside the lock.
+subtest 'an exit_cb that never returns' => sub {
+    my $node = WorkerManager::Lua->new(init => $SAYING, init_worker =>
+        'M.on_init_worker_by_lua(nil, function() say("stays") while true do end end)')->up;
+    $node->signal('HUP');
+    WorkerManager::Lua::wait_said($node, 1, 'stays');
+    $node->wait_events('master_ready', 1, 2);
+    $node->signal('HUP');
+    $node->wait_events('master_ready', 1, 3);
+    like($node->get('/'), qr/ok/, 'holds up no reload');
+    is(($node->nginx('-s', 'stop'))[0], 0, 'nginx -s stop');
+    # nginx kills workers 3.15 s after it has told them; the rest is for a busy machine.
+    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) }, 12);
+    my @workers = map { $_->{pid} } $node->kinds('worker_start');
+    ok(!(grep { WorkerManager::is_alive($_) } @workers), 'ends the node with its workers');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'garbage is collected all the time' => sub {
     my $init = <<'END' . $SAYING;
         collectgarbage("setpause", 1) collectgarbage("setstepmul", 1000)

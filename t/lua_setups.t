@@ -121,8 +121,9 @@ subtest 'no call in the worker: it is registered all the same' => sub {
 
 subtest 'a full zone' => sub {
     # Two generations that do not end leave no room for a third.
-    my $node = node(workers => 64, manager => 'zone 32k; failed 60s;', connections => 16, init_worker =>
-        'local ok, err = M.on_init_worker_by_lua(saying("start")) if not ok then say("not", err) end')->start;
+    my $node = node(workers => 64, manager => 'zone 32k; interval 200ms; failed 60s;', connections => 16,
+        init_worker => 'local ok, err = M.on_init_worker_by_lua(saying("start"), function() say("exit of",
+            M.generation(), ngx.get_phase()) end) if not ok then say("not", err) end')->start;
     my @stopped;
     for my $generation (1, 2) {
         $node->wait_for('all of them', sub { said($node, "^start $generation-") >= 64 });
@@ -136,7 +137,9 @@ subtest 'a full zone' => sub {
     like($node->log, qr/no room for another worker, process \d+ serves but is not counted/, 'in the log');
     like($node->get('/'), qr/ok/, 'it serves');
     $node->signal('CONT', @stopped);
+    $node->wait_for('all of them', sub { said($node, '^start 3-') >= 64 });
     $node->down;
+    is(scalar said($node, '^exit of 3 timer'), 64, 'who is registered later has its exit callback, too');
 };
 
 subtest 'without the native module' => sub {

@@ -535,7 +535,8 @@ function _M.on_init_worker_by_lua(start_cb, exit_cb)
     self.starting = true
     local rc = lua_start(self.vm, self.start.number, base.get_request())
     self.starting = false
-    if rc == 0 and (exit_cb or self.master_exit) then
+    -- Also of a worker that is registered later, once there is room for it.
+    if rc <= 0 and (exit_cb or self.master_exit) then
         local ok, err = ngx.timer.at(DAY, on_timer)
         if not ok then
             ngx.log(ngx.WARN, "worker_manager: exit callbacks of this worker will run at its end: ", err)

@@ -78,6 +78,13 @@ sub node {
 
 sub said { WorkerManager::Lua::said(@_) }
 
+# Waits until so many workers have started in both VMs, or in one: the later one is told after the generation
+# is ready.
+sub wait_started {
+    my ($node, $number, @vms) = @_;
+    WorkerManager::Lua::wait_said($node, $number, "^${_}start ") for @vms ? @vms : ('', 'second ');
+}
+
 # What each VM said, the second's name left out.
 sub of_both {
     my ($node) = @_;
@@ -95,8 +102,9 @@ for my $name (sort keys %order) {
     subtest "two VMs: $name" => sub {
         my ($init, $init_worker) = @{ $order{$name} };
         my $node = node(init => $init, init_worker => $init_worker)->up;
-        WorkerManager::Lua::wait_said($node, 8);
+        wait_started($node, 2);
         $node->reload(2);
+        wait_started($node, 4);
         $node->down;
         my @expected = ('master_start 1 nil 0 nil', 'start 1- nil 1 nil', 'start 1- nil 2 nil',
             'master_start 2 2 0 nil', 'start 2- 2 1 nil', 'start 2- 2 2 nil', 'exit 1- nil 2 2',
@@ -142,6 +150,7 @@ subtest 'a callback that throws does not keep the other from its own' => sub {
             function() error("on purpose") end)
         in_second("init_worker", [[ M.on_init_worker_by_lua(saying("start"), saying("exit")) ]])
 END
+    wait_started($node, 2, 'second ');
     $node->down;
     my ($own, $second) = of_both($node);
     is_deeply([ grep { /^(?:start|exit)/ } @$second ], [ 'start 1- nil 1 nil', 'start 1- nil 2 nil',

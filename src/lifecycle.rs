@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Counts, Event, Full, Kind, Transition, WorkerView};
+use roster::{Counts, Event, Full, Kind, Mode, Transition, WorkerView};
 
 use crate::callback::{self, Handler};
 use crate::clock;
 use crate::conf::Conf;
 use crate::former;
-use crate::hold::{Hold, Occasion, Patience};
+use crate::hold::{Hold, Occasion};
 use crate::log::Log;
 use crate::losses;
 use crate::lua::exits;
@@ -129,8 +129,8 @@ fn commit<'a>(
         zone.roster().set_loading_since(0);
         return;
     };
-    let mut losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
-    hold.run(&mut losses, Patience::Wait);
+    let losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
+    hold.run(losses, Mode::Blocking);
 
     hold.use_conf(conf);
     // From the first moment: a worker may be killed for memory before any has settled.
@@ -156,7 +156,7 @@ fn commit<'a>(
         zone::remember_generation(generation);
     }
     hold.roster().set_loading_since(0);
-    hold.run(&mut Vec::new(), Patience::Wait);
+    hold.run([], Mode::Blocking);
     if load == Load::SingleReload {
         relieve(hold, zone, before, conf, log);
     }
@@ -197,12 +197,12 @@ fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &
     let old = member();
     MEMBER.set(None);
     register(&mut hold, zone, conf, None, log);
-    hold.run(&mut Vec::new(), Patience::Wait);
+    hold.run([], Mode::Blocking);
     if let (Some(old), Some(before)) = (old, before) {
         // A worker's end is told by the configuration it was started with.
         hold.use_conf(before);
-        let mut exit = vec![Transition::WorkerExit { slot: old.slot, stopping: false }];
-        hold.run(&mut exit, Patience::Wait);
+        let exit = vec![Transition::WorkerExit { slot: old.slot, stopping: false }];
+        hold.run(exit, Mode::Blocking);
     }
     drop(hold);
     watch::start(conf, true, log);
@@ -244,7 +244,7 @@ pub fn load_failed(began: u64) {
     };
     let mut transitions = losses::known_to_master(&hold);
     transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
-    hold.run(&mut transitions, Patience::Wait);
+    hold.run(transitions, Mode::Blocking);
 }
 
 /// The node leaves a zone: the new configuration has another, or none.
@@ -278,7 +278,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
             MEMBER.set(None);
         }
     }
-    hold.run(&mut transitions, Patience::Wait);
+    hold.run(transitions, Mode::Blocking);
 }
 
 /// A worker begins: `init_process`, or before it Lua code that calls `on_init_worker_by_lua`; the
@@ -308,11 +308,11 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let mut losses = losses::of_predecessors(&hold);
-    hold.run(&mut losses, Patience::Wait);
+    let losses = losses::of_predecessors(&hold);
+    hold.run(losses, Mode::Blocking);
     let respawn_of = uncounted::respawn_of(zone);
     register(&mut hold, zone, conf, respawn_of, log);
-    hold.run(&mut Vec::new(), Patience::Wait);
+    hold.run([], Mode::Blocking);
     let alone = hold.roster().generations().count() < 2;
     drop(hold);
     if member().is_none() {
@@ -332,7 +332,7 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
         return;
     };
     // Nothing is told before what came before it.
-    hold.run(&mut Vec::new(), Patience::Wait);
+    hold.run([], Mode::Blocking);
     let (roster, since) = (hold.roster(), clock::microseconds());
     let Counts { n_prev, n_next, n_older, .. } = roster.counts(member.generation);
     roster.mark(member.slot, exits::started(handler.vm));
@@ -426,18 +426,18 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         }
         transitions.push(Transition::WorkerExit { slot: me.slot, stopping });
     }
-    hold.run(&mut transitions, Patience::Wait);
+    hold.run(transitions, Mode::Blocking);
     order::end();
     // The slot is another's from here on: no more heartbeats.
     MEMBER.set(None);
     if !orphan && process::is_bereft() {
         // The master has died meanwhile.
         hold.roster().retire_all();
-        let mut losses = losses::seen_by_orphan(&hold);
+        let losses = losses::seen_by_orphan(&hold);
         if is_last(&hold, &losses) {
             hold.roster().set_stopping();
         }
-        hold.run(&mut losses, Patience::Wait);
+        hold.run(losses, Mode::Blocking);
     }
 }
 
@@ -466,8 +466,8 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
     if !order::has_other_binary() {
         hold.roster().set_stopping();
     }
-    let mut transitions = losses::at_the_end(&hold);
-    hold.run(&mut transitions, Patience::Wait);
+    let transitions = losses::at_the_end(&hold);
+    hold.run(transitions, Mode::Blocking);
 }
 
 /// Notes what nginx's `env` directives pass on, for programs.

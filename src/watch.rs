@@ -253,7 +253,7 @@ fn seek_place() {
             let now = clock::monotonic();
             Rhythm::update(|rhythm| rhythm.beat = now);
             tend_soon(now);
-            shift::work(hold, Vec::new());
+            shift::work(hold, []);
             RHYTHM.get().interval as ngx_msec_t
         }
     };

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod delivery;
 mod event;
 mod journal;
@@ -23,9 +24,11 @@ mod stats;
 mod sync;
 mod table;
 mod template;
+mod transaction;
 mod transition;
 mod uncounted;
 
+pub use admission::Admission;
 pub use delivery::Pending;
 pub use event::{Event, History, Kind, Reason};
 pub use layout::{
@@ -38,5 +41,6 @@ pub use snapshot::Snapshot;
 pub use stats::CallbackStats;
 pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
 pub use template::{Field, Template, UnknownField};
+pub use transaction::{Did, Host, Mode, Point, Ran, Report, Transaction};
 pub use transition::{Full, Now, Recorded, Step, Transition};
 pub use uncounted::Uncounted;

@@ -8,8 +8,8 @@ mod node;
 use std::time::Instant;
 
 use common::Law;
-use node::{Action, Dying, In, Mistake, Node, State};
-use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};
+use node::{Action, Dying, In, Node, State};
+use stateright::{Checker, Model, Property};
 
 impl Model for Node {
     type State = State;
@@ -77,10 +77,10 @@ const NODE: Node = Node {
     workers: 2,
     deaths: 1,
     hangs: 1,
+    suspensions: 0,
     dying: Dying::AtStores,
     relinks: false,
     reads: false,
-    mistake: None,
 };
 
 #[test]
@@ -94,6 +94,16 @@ fn two_processes_of_two_generations_of_one_are_killed_before_any_store() {
 }
 
 #[test]
+fn a_worker_suspends_its_transaction_and_a_process_is_killed_before_any_store() {
+    check(Node { workers: 1, suspensions: 2, reads: true, ..NODE });
+}
+
+#[test]
+fn one_of_two_workers_suspends_its_transaction_and_a_process_is_killed_at_any_step() {
+    check(Node { suspensions: 1, hangs: 0, dying: Dying::AtSteps, relinks: true, ..NODE });
+}
+
+#[test]
 fn two_processes_are_killed_at_any_step() {
     check(Node { deaths: 2, hangs: 0, dying: Dying::AtSteps, ..NODE });
 }
@@ -101,27 +111,4 @@ fn two_processes_are_killed_at_any_step() {
 #[test]
 fn one_of_three_workers_or_their_master_is_killed_at_any_step() {
     check(Node { workers: 3, hangs: 0, dying: Dying::AtSteps, relinks: true, ..NODE });
-}
-
-/// What breaks first in a node that makes a mistake.
-fn breaks(mistake: Mistake) -> Vec<&'static str> {
-    let node = Node { mistake: Some(mistake), ..NODE };
-    let failures = HasDiscoveries::AnyFailures;
-    let checker = node.checker().threads(2).finish_when(failures).spawn_bfs().join();
-    let broken = checker.discoveries().into_iter();
-    let broken = broken.filter(|(name, _)| {
-        matches!(checker.discovery_classification(name), DiscoveryClassification::Counterexample)
-    });
-    broken.map(|(name, _)| name).collect()
-}
-
-#[test]
-fn mistakes_are_found() {
-    for mistake in
-        [Mistake::NoRecovery, Mistake::NoJournal, Mistake::ForgetsCallbacks, Mistake::LooksOnce]
-    {
-        let broken = breaks(mistake);
-        println!("{mistake:?}: {broken:?}");
-        assert!(!broken.is_empty(), "{mistake:?} breaks nothing");
-    }
 }

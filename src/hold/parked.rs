@@ -1,14 +1,14 @@
 //! A lock that was let go of in the middle of an event, to come back to it.
 
-use std::mem::take;
 use std::thread;
 use std::time::Duration;
 
 use linux::mutex::Taken;
 use linux::process::is_gone;
-use roster::{Reservation, Roster};
+use roster::{Reservation, Roster, Transaction, Transition};
 
-use super::{is_mine, Hold, Occasion, Progress, Wait};
+use super::{is_mine, Hold, Occasion, Wait};
+use crate::callback::Running;
 use crate::clock;
 use crate::conf::Conf;
 use crate::log::Log;
@@ -31,29 +31,29 @@ pub struct Parked<'a> {
     zone: Zone,
     conf: &'a Conf,
     log: Log,
-    progress: Progress,
+    transaction: Transaction,
+    program: Option<Running>,
 }
 
 impl<'a> Hold<'a> {
     /// Lets go, to come back.
     pub fn park(mut self) -> Parked<'a> {
-        let progress = take(&mut self.progress);
-        let patience = match &progress.awaited {
-            Some(awaited) => awaited.running.time_left().saturating_add(COMES_BACK),
-            None => COMES_BACK,
-        };
+        let left = self.program.as_ref().map_or(0, Running::time_left);
+        let patience = left.saturating_add(COMES_BACK);
         let patience = patience.saturating_add(watch::timer_delay());
         let now = clock::now();
         let until = now.monotonic.saturating_add(patience);
-        self.roster().reserve(process::pid(), now.since_boot, until);
-        Parked { zone: self.zone, conf: self.conf, log: self.log, progress }
+        let transaction = std::mem::take(&mut self.transaction);
+        transaction.suspend(self.roster(), process::pid(), now.since_boot, until);
+        let program = self.program.take();
+        Parked { zone: self.zone, conf: self.conf, log: self.log, transaction, program }
     }
 }
 
 impl<'a> Parked<'a> {
     /// Whether there is nothing to come back for yet: the program that is awaited runs.
     pub fn is_awaiting(&mut self) -> bool {
-        self.progress.awaited.as_mut().is_some_and(|awaited| awaited.running.poll().is_none())
+        self.program.as_mut().is_some_and(|program| program.poll().is_none())
     }
 
     /// Takes the lock again if it is free.
@@ -64,34 +64,29 @@ impl<'a> Parked<'a> {
         }
     }
 
-    /// Takes the lock again, at an end, however long that takes. None if others have gone on, or this
-    /// process was told to end at once.
-    pub fn resume(self) -> Option<Hold<'a>> {
+    /// Takes the lock again, at an end, however long that takes.
+    pub fn resume(self) -> Resumed<'a> {
         let mut wait = Wait::new(self.zone, self.conf, self.log, Occasion::End);
         let taken = self.zone.lock().take(&mut || wait.goes_on());
-        match self.go_on(taken) {
-            Resumed::Held(hold) => Some(hold),
-            Resumed::Busy(_) | Resumed::Lost => None,
-        }
+        self.go_on(taken)
     }
 
     fn go_on(self, taken: Result<Taken, i32>) -> Resumed<'a> {
-        let Parked { zone, conf, log, progress } = self;
+        let Parked { zone, conf, log, transaction, program } = self;
         let roster = zone.roster();
         let taken = is_mine(taken, zone, log);
-        if !taken || roster.reservation().is_none_or(|reserved| reserved.pid != process::pid()) {
+        if !taken || !transaction.resume(roster, process::pid()) {
             if taken {
                 zone.lock().release();
                 log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
             }
-            if let Some(awaited) = progress.awaited {
-                watch::adopt(awaited.running, roster);
+            if let Some(program) = program {
+                watch::adopt(program, roster);
             }
-            return Resumed::Lost;
+            return Resumed::Lost(transaction.transitions().copied().collect());
         }
-        roster.end_reservation();
         roster.set_holder(process::pid());
-        Resumed::Held(Hold { zone, conf, log, progress })
+        Resumed::Held(Hold { zone, conf, log, transaction, program })
     }
 }
 
@@ -101,8 +96,9 @@ pub enum Resumed<'a> {
     Held(Hold<'a>),
     /// Somebody looks whether it is free.
     Busy(Parked<'a>),
-    /// It took too long: another process has gone on.
-    Lost,
+    /// It took too long, and another process has gone on; or this one was told to end at once. These
+    /// were still to be recorded.
+    Lost(Vec<Transition>),
 }
 
 /// Waits, without the lock, as long as somebody is to come back to it. False if this process is to go on

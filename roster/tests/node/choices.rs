@@ -2,7 +2,7 @@
 
 use roster::{kill, Roster};
 
-use super::{Action, Dying, Life, Lock, Master, Mistake, Node, Purpose, State, Who, MEMORY};
+use super::{Action, Dying, Life, Lock, Master, Node, Purpose, State, Who, Worker, MEMORY};
 
 impl Node {
     /// Everything that can happen next.
@@ -21,6 +21,10 @@ impl Node {
         }
         if state.master == Master::Up {
             to.push(Action::Quit);
+        }
+        let reserved = state.with(|roster| roster.reservation());
+        if reserved.is_some_and(|r| state.lives(r.pid)) && !state.late {
+            to.push(Action::Expire);
         }
         for (who, worker) in state.living() {
             if state.deaths > 0 && !state.is_like_one_before(who, worker) {
@@ -50,8 +54,8 @@ impl Node {
             for step in 0.. {
                 let Lock::Held(mut hold) = state.lock.clone() else { break };
                 let mut steps = vec![0];
-                let (did, stores) = kill::after(u64::MAX, || {
-                    self.step(roster, &mut hold, &mut || steps.push(kill::made()))
+                let ((did, began), stores) = kill::after(u64::MAX, || {
+                    state.step(roster, &mut hold, &mut || steps.push(kill::made()))
                 });
                 let points = match self.dying {
                     Dying::AtStores => (0..=stores).collect(),
@@ -62,7 +66,7 @@ impl Node {
                     }
                 };
                 to.extend(points.into_iter().map(|at| Action::Die(who, purpose, step, at)));
-                if self.stepped(&mut state, roster, hold, did).is_err() {
+                if self.stepped(&mut state, roster, hold, did, began).is_err() {
                     break;
                 }
             }
@@ -72,41 +76,64 @@ impl Node {
     /// Who may take the lock, and for what.
     fn takes(&self, state: &State, roster: Roster<'_>, to: &mut Vec<Action>) {
         let current = roster.current_generation() as usize;
-        let dead: Vec<u32> = state.dead(roster).collect();
-        let orphans = state.master == Master::Dead;
-        let untold = roster.pending().is_some()
-            || roster.over().is_some()
-            || roster.ready().is_some()
-            || orphans && roster.lost_master() == 0;
+        let is_open = state.is_open(roster);
         for (who, worker) in state.living() {
             let Who::Worker { generation, .. } = who else { continue };
             let quits = generation + 1 < current || state.master != Master::Up;
-            match worker.life {
-                Life::Forked if !state.is_like_one_before(who, worker) => {
-                    to.push(Action::Take(who, Purpose::Start));
+            if worker.suspended.is_some() {
+                to.push(Action::Take(who, Purpose::Resume));
+                let pid = state.pid(who);
+                let is_mine = roster.reservation().is_some_and(|r| r.pid == pid);
+                if quits && (is_open || is_mine) {
+                    to.push(Action::Take(who, Purpose::Finish));
                 }
-                Life::Registered(slot) => {
-                    let hung = roster.worker(slot).is_some_and(|w| w.hung);
-                    if self.mistake == Some(Mistake::LooksOnce) {
-                        let news = dead.iter().filter(|dead| worker.suspect != Some(**dead));
-                        to.extend(news.map(|dead| Action::Suspect(who, *dead)));
-                    }
-                    if untold || hung || !dead.is_empty() || worker.suspect.is_some() {
-                        to.push(Action::Take(who, Purpose::Look));
-                    }
-                    if state.hangs > 0 {
-                        let others = roster.workers().filter(|w| w.slot != slot && !w.hung);
-                        let others = others.filter(|w| !dead.contains(&w.slot));
-                        to.extend(others.map(|w| Action::Take(who, Purpose::Judge(w.slot))));
-                    }
-                    if quits {
-                        to.push(Action::Take(who, Purpose::Exit));
-                    }
-                }
-                Life::Uncounted if quits => to.push(Action::Take(who, Purpose::Exit)),
-                _ => {}
+            } else if is_open {
+                self.takes_of_worker(state, roster, who, worker, quits, to);
             }
         }
+        if is_open {
+            self.takes_of_master(state, current, to);
+        }
+    }
+
+    fn takes_of_worker(
+        &self,
+        state: &State,
+        roster: Roster<'_>,
+        who: Who,
+        worker: &Worker,
+        quits: bool,
+        to: &mut Vec<Action>,
+    ) {
+        match worker.life {
+            Life::Forked if !state.is_like_one_before(who, worker) => {
+                to.push(Action::Take(who, Purpose::Start));
+            }
+            Life::Registered(slot) => {
+                let dead: Vec<u32> = state.dead(roster).collect();
+                let untold = roster.pending().is_some()
+                    || roster.over().is_some()
+                    || roster.ready().is_some()
+                    || state.master == Master::Dead && roster.lost_master() == 0;
+                let hung = roster.worker(slot).is_some_and(|w| w.hung);
+                if untold || hung || !dead.is_empty() {
+                    to.push(Action::Take(who, Purpose::Look));
+                }
+                if state.hangs > 0 {
+                    let others = roster.workers().filter(|w| w.slot != slot && !w.hung);
+                    let others = others.filter(|w| !dead.contains(&w.slot));
+                    to.extend(others.map(|w| Action::Take(who, Purpose::Judge(w.slot))));
+                }
+                if quits {
+                    to.push(Action::Take(who, Purpose::Exit));
+                }
+            }
+            Life::Uncounted if quits => to.push(Action::Take(who, Purpose::Exit)),
+            _ => {}
+        }
+    }
+
+    fn takes_of_master(&self, state: &State, current: usize, to: &mut Vec<Action>) {
         match state.master {
             Master::Down => to.push(Action::Take(Who::Master, Purpose::Commit)),
             Master::Up => {

@@ -1,13 +1,14 @@
 //! A small node as a model: a master, the workers of its generations, their lock, and the memory of
-//! a zone. What they do to the memory the roster's own code does; what is modelled is who does it
-//! when, and who is killed before which store.
+//! a zone. What the holder of the lock does is the roster's own transaction, step by step; what is
+//! modelled is who takes the lock when, and who is killed before which store.
 
 mod choices;
+mod host;
 mod moves;
 
 use std::cell::RefCell;
 
-use roster::{Event, Full, Geometry, Recorded, Roster, Transition};
+use roster::{Did, Geometry, Roster, Transaction};
 
 use crate::common::{law, Broken, Law, Ledger, Memory};
 
@@ -26,13 +27,15 @@ pub struct Node {
     /// How many processes are killed at most, and how many workers hang.
     pub deaths: u8,
     pub hangs: u8,
+    /// How often a worker that serves suspends its transaction at most: from then on its programs are
+    /// over at once.
+    pub suspensions: u8,
     pub dying: Dying,
     /// Whether free slots are put in order after each hold of the lock, as a recovery does. Without,
     /// all orders in which they can have been given back are told apart.
     pub relinks: bool,
     /// Whether somebody reads each table that a dead holder leaves, without the lock.
     pub reads: bool,
-    pub mistake: Option<Mistake>,
 }
 
 /// Where the holder of the lock may be killed.
@@ -42,19 +45,6 @@ pub enum Dying {
     AtStores,
     /// At the steps that `record` names, before and after what else it stores.
     AtSteps,
-}
-
-/// What a node may do wrong, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistake {
-    /// Who takes the lock after a dead holder goes on without mending.
-    NoRecovery,
-    /// A change is carried out without having been written down.
-    NoJournal,
-    /// Who takes over an event tells it from the first callback.
-    ForgetsCallbacks,
-    /// Who wants to tell a death does not look again once it has the lock.
-    LooksOnce,
 }
 
 /// A process.
@@ -86,13 +76,13 @@ enum Life {
     Dead,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Worker {
     life: Life,
     /// How many there were before it with its index.
     predecessors: u8,
-    /// Of whom it thinks that it died, without the lock.
-    suspect: Option<u32>,
+    /// What it has suspended.
+    suspended: Option<Box<Hold>>,
 }
 
 /// Why a process takes the lock.
@@ -102,8 +92,12 @@ pub enum Purpose {
     Commit,
     /// To register.
     Start,
-    /// A worker in its event loop has something to tell.
+    /// A worker in its event loop has something to record or to dispatch.
     Look,
+    /// A worker in its event loop comes back to what it has suspended.
+    Resume,
+    /// A worker that ends finishes first what it has suspended.
+    Finish,
     /// The worker in this slot has missed its heartbeat.
     Judge(u32),
     /// A worker ends.
@@ -117,12 +111,12 @@ pub enum Purpose {
 struct Hold {
     who: Who,
     purpose: Purpose,
-    /// By whose configuration it tells.
+    /// By whose configuration it dispatches.
     generation: u64,
     retire: bool,
-    todo: Vec<Transition>,
-    /// The event that it recorded itself.
-    recorded: u64,
+    transaction: Transaction,
+    /// Whether the program that it awaits runs.
+    runs: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,12 +144,15 @@ pub struct State {
     workers: Vec<Vec<Worker>>,
     deaths: u8,
     hangs: u8,
+    suspensions: u8,
     /// What was recorded.
     ledger: Ledger,
     /// The newest callback that ran: event and index.
     heard: (u64, u32),
-    /// The event whose telling was interrupted last.
+    /// The event whose dispatch was interrupted last.
     interrupted: u64,
+    /// Whether the time of the reservation is over.
+    late: bool,
     /// Whether the last process to leave was killed.
     killed: bool,
     pub broken: Option<Broken>,
@@ -177,20 +174,17 @@ pub enum Action {
         generation: usize,
         index: usize,
     },
-    /// A worker sees a death that it will tell of.
-    Suspect(Who, u32),
+    /// A suspended transaction is not resumed in time.
+    Expire,
     /// The master is told to stop.
     Quit,
 }
 
 /// What a holder did.
-enum Did {
+enum Step {
     Retired,
-    Unreadable,
-    Began(Event, u32),
-    Delivered(Event),
-    Recorded(Transition, Result<Recorded, Full>),
-    Released,
+    Did(Did),
+    Suspended,
 }
 
 thread_local! {
@@ -200,7 +194,7 @@ thread_local! {
 impl State {
     /// Before anything has happened.
     pub fn first(node: &Node) -> State {
-        let worker = Worker { life: Life::Unborn, predecessors: 0, suspect: None };
+        let worker = Worker { life: Life::Unborn, predecessors: 0, suspended: None };
         State {
             words: Memory::new(GEOMETRY).save(),
             lock: Lock::Free,
@@ -208,9 +202,11 @@ impl State {
             workers: vec![vec![worker; node.workers]; node.generations],
             deaths: node.deaths,
             hangs: node.hangs,
+            suspensions: node.suspensions,
             ledger: Ledger::new(node.workers as u32),
             heard: (0, 0),
             interrupted: 0,
+            late: false,
             killed: false,
             broken: None,
         }
@@ -261,6 +257,16 @@ impl State {
         all.filter(|(_, w)| matches!(w.life, Life::Forked | Life::Registered(_) | Life::Uncounted))
     }
 
+    /// Whether a process lives.
+    fn lives(&self, pid: i32) -> bool {
+        self.living().any(|(who, _)| self.pid(who) == pid)
+    }
+
+    /// Whether somebody else than the process that has suspended a transaction may begin one.
+    fn is_open(&self, roster: Roster<'_>) -> bool {
+        self.late || roster.reservation().is_none_or(|r| !self.lives(r.pid))
+    }
+
     /// The slots of workers that are in the roster and dead.
     fn dead<'a>(&self, roster: Roster<'a>) -> impl Iterator<Item = u32> + 'a {
         let pids = self.living().map(|(who, _)| self.pid(who)).collect::<Vec<_>>();
@@ -279,7 +285,7 @@ impl State {
         match self.worker_mut(who) {
             Some(worker) => {
                 worker.life = Life::Dead;
-                worker.suspect = None;
+                worker.suspended = None;
             }
             None => self.master = Master::Dead,
         }

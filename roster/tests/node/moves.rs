@@ -1,12 +1,13 @@
 //! What happens then: to the memory by the roster's own code, and to the rest of the node.
 
-use roster::{kill, Reason, Roster, Transition};
+use roster::{kill, Admission, Did, Mode, Reason, Roster, Transaction, Transition};
 
+use super::host::Process;
 use super::{
-    Action, Did, Hold, In, Life, Lock, Master, Mistake, Node, Purpose, State, Who, CALLBACKS,
-    MASTER_PID, MEMORY,
+    Action, Hold, In, Life, Lock, Master, Node, Purpose, State, Step, Who, CALLBACKS, MASTER_PID,
+    MEMORY,
 };
-use crate::common::{check_snapshot, law, Broken, Law, NOW};
+use crate::common::{check_snapshot, law, Broken, Law};
 
 impl Node {
     /// The state after an action.
@@ -56,7 +57,7 @@ impl Node {
                 }
                 let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
                 let telling = roster.pending().is_some();
-                kill::after(stores, || self.step(roster, &mut hold, &mut || ()));
+                kill::after(stores, || state.step(roster, &mut hold, &mut || ()));
                 if let Some(pending) = roster.pending().filter(|pending| pending.begun > 0) {
                     state.interrupted = pending.event.seq;
                 }
@@ -69,17 +70,14 @@ impl Node {
                 worker.predecessors += 1;
                 worker.life = Life::Forked;
             }
-            Action::Suspect(who, slot) => {
-                if let Some(worker) = state.worker_mut(who) {
-                    worker.suspect = Some(slot);
-                }
-            }
+            Action::Expire => state.late = true,
             Action::Quit => state.master = Master::Stopping,
         }
         Ok(())
     }
 
-    /// Takes the lock, and mends what its last holder left.
+    /// Takes the lock, mends what its last holder left, and begins a transaction or resumes one. The
+    /// lock is free again if others have continued with that.
     pub(super) fn take(
         &self,
         state: &mut State,
@@ -87,26 +85,39 @@ impl Node {
         who: Who,
         purpose: Purpose,
     ) -> Result<(), Broken> {
-        if matches!(state.lock, Lock::Dirty(_)) && self.mistake != Some(Mistake::NoRecovery) {
-            if self.mistake == Some(Mistake::NoJournal) {
-                roster.forget_journal();
-            }
+        if matches!(state.lock, Lock::Dirty(_)) {
             let corrected = roster.recover().corrected;
             law(corrected == 0, Law::Table, || format!("{corrected} counts were wrong"))?;
         }
-        let hold = self.hold(state, roster, who, purpose);
-        state.lock = Lock::Held(hold);
+        let pid = state.pid(who);
+        let suspended = state.worker_mut(who).and_then(|worker| worker.suspended.take());
+        let hold = match suspended {
+            Some(mut hold) if hold.transaction.resume(roster, pid) => {
+                hold.runs = false;
+                Some(Hold { purpose, ..*hold })
+            }
+            Some(_) if purpose == Purpose::Resume => None,
+            _ => {
+                let purpose = if purpose == Purpose::Finish { Purpose::Exit } else { purpose };
+                let admission = roster.admit(u64::from(state.late), |r| !state.lives(r.pid));
+                let admitted = admission != Admission::Reserved;
+                law(admitted, Law::Order, || format!("{who:?} is not admitted"))?;
+                Some(self.hold(state, roster, who, purpose))
+            }
+        };
+        state.late &= roster.reservation().is_some();
+        state.lock = hold.map_or(Lock::Free, Lock::Held);
         state.check(roster)
     }
 
     fn go_on(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
         let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
-        let did = self.step(roster, &mut hold, &mut || ());
-        self.stepped(state, roster, hold, did)?;
+        let (step, began) = state.step(roster, &mut hold, &mut || ());
+        self.stepped(state, roster, hold, step, began)?;
         state.check(roster)
     }
 
-    /// What is to be done under the lock, as `lifecycle.rs` and `watch.rs` see it.
+    /// What is to be done under the lock.
     fn hold(&self, state: &mut State, roster: Roster<'_>, who: Who, purpose: Purpose) -> Hold {
         let reason = Reason::Signal { number: 9, core: false };
         let lost = |slot| Transition::WorkerLost { slot, reason };
@@ -147,11 +158,7 @@ impl Node {
                 });
             }
             (Purpose::Look | Purpose::Judge(_), _) => {
-                let seen = worker.and_then(|worker| worker.suspect);
-                todo = match self.mistake {
-                    Some(Mistake::LooksOnce) => seen.map(lost).into_iter().collect(),
-                    _ => of_the_dead(),
-                };
+                todo = of_the_dead();
                 if state.master == Master::Dead && roster.lost_master() == 0 {
                     todo.push(Transition::MasterLost { pid: MASTER_PID });
                 }
@@ -173,124 +180,142 @@ impl Node {
                 todo = roster.workers().map(|w| lost(w.slot)).collect();
                 retire = true;
             }
-            (Purpose::Start, Who::Master) => {}
-        }
-        if let Some(worker) = state.worker_mut(who) {
-            worker.suspect = None;
+            (Purpose::Start, Who::Master) | (Purpose::Resume | Purpose::Finish, _) => {}
         }
         let generation = match who {
             Who::Master => roster.current_generation().max(1),
             Who::Worker { generation, .. } => generation as u64 + 1,
         };
-        Hold { who, purpose, generation, retire, todo, recorded: 0 }
+        let mut transaction = Transaction::default();
+        transaction.add(todo);
+        Hold { who, purpose, generation, retire, transaction, runs: false }
     }
 
-    /// One step of the holder, as `hold.rs` goes.
-    pub(super) fn step(&self, roster: Roster<'_>, hold: &mut Hold, at: &mut dyn FnMut()) -> Did {
-        if std::mem::take(&mut hold.retire) {
-            roster.retire_all();
-            return Did::Retired;
-        }
-        if roster.skip_unreadable() {
-            return Did::Unreadable;
-        }
-        if let Some(pending) = roster.pending() {
-            let event = pending.event;
-            let taken_over = hold.recorded != event.seq;
-            let begun = match pending.begun {
-                0 => 0,
-                _ if self.mistake == Some(Mistake::ForgetsCallbacks) && taken_over => {
-                    hold.recorded = event.seq;
-                    0
-                }
-                begun if pending.generation == hold.generation => begun,
-                _ => CALLBACKS,
-            };
-            if begun < CALLBACKS {
-                roster.begin_callback(event.seq, hold.generation, begun);
-                return Did::Began(event, begun);
-            }
-            roster.delivered(event.seq, 0);
-            return Did::Delivered(event);
-        }
-        let next = if !hold.todo.is_empty() {
-            hold.todo.remove(0)
-        } else if let Some(generation) = roster.ready() {
-            Transition::MasterReady { generation, pid: MASTER_PID }
-        } else if let Some(generation) = roster.over() {
-            Transition::MasterExit { generation, pid: MASTER_PID }
-        } else {
-            return Did::Released;
-        };
-        if let Transition::MasterStart { .. } = next {
-            hold.generation = roster.current_generation() + 1;
-        }
-        let recorded = roster.record(next, NOW, &mut |_| at());
-        hold.recorded = recorded.map_or(0, |recorded| recorded.event.seq);
-        Did::Recorded(next, recorded)
-    }
-
-    /// What the rest of the node makes of it.
+    /// What the rest of the node makes of a step.
     pub(super) fn stepped(
         &self,
         state: &mut State,
         roster: Roster<'_>,
         hold: Hold,
-        did: Did,
+        step: Step,
+        began: Began,
     ) -> Result<(), Broken> {
         let who = hold.who;
-        match did {
-            Did::Retired => {}
-            Did::Unreadable => return law(false, Law::Table, || "unreadable event".to_string()),
-            Did::Began(event, index) => {
-                let now = (event.seq, index);
-                law(now > state.heard, Law::Callbacks, || format!("{now:?} again"))?;
-                let told = event.seq == state.ledger.seq;
-                law(told, Law::Order, || format!("{event:?} after {}", state.ledger.seq))?;
-                state.heard = now;
-            }
-            Did::Delivered(event) => {
+        if let Some((event, index)) = began {
+            let now = (event.seq, index);
+            law(now > state.heard, Law::Callbacks, || format!("{now:?} again"))?;
+            let told = event.seq == state.ledger.seq;
+            law(told, Law::Order, || format!("{event:?} after {}", state.ledger.seq))?;
+            state.heard = now;
+        }
+        match step {
+            Step::Retired | Step::Did(Did::Begin(..) | Did::Return | Did::Wait | Did::Yield) => {}
+            Step::Did(Did::Skip) => return law(false, Law::Table, || "unreadable".to_string()),
+            Step::Did(Did::Deliver(event)) => {
                 let all = state.heard == (event.seq, CALLBACKS - 1);
                 let fine = all || state.interrupted == event.seq;
-                law(fine, Law::Callbacks, || format!("{event:?} was not told in full"))?;
+                law(fine, Law::Callbacks, || format!("{event:?} was not dispatched in full"))?;
             }
-            Did::Recorded(Transition::WorkerStart { .. }, recorded) => {
+            Step::Did(Did::Record(Transition::WorkerStart { .. }, recorded)) => {
                 if let Some(worker) = state.worker_mut(who) {
                     let slot = recorded.ok().and_then(|recorded| recorded.slot);
                     worker.life = slot.map_or(Life::Uncounted, Life::Registered);
                 }
             }
-            Did::Recorded(next, recorded) => {
+            Step::Did(Did::Record(next, recorded)) => {
                 law(recorded.is_ok(), Law::Table, || format!("{next:?}: {recorded:?}"))?;
             }
-            Did::Released => {
-                match hold.purpose {
-                    Purpose::Commit => {
-                        state.master = Master::Up;
-                        let current = roster.current_generation() as usize;
-                        for worker in &mut state.workers[current - 1] {
-                            worker.life = Life::Forked;
-                        }
-                    }
-                    Purpose::Exit => {
-                        // Who is not in the roster can't tell anything at its end.
-                        let worker = state.worker_mut(who);
-                        let worker = worker.expect("only a worker exits");
-                        let counted = worker.life != Life::Uncounted;
-                        worker.life = Life::Gone;
-                        state.killed &= !counted;
-                    }
-                    Purpose::Stop => {
-                        state.master = Master::Gone;
-                        state.killed = false;
-                    }
-                    _ => {}
+            Step::Suspended => {
+                state.suspensions -= 1;
+                if let Some(worker) = state.worker_mut(who) {
+                    worker.suspended = Some(Box::new(hold));
                 }
                 state.lock = Lock::Free;
                 return Ok(());
             }
+            Step::Did(Did::Finish) => return self.finished(state, roster, &hold),
         }
         state.lock = Lock::Held(hold);
         Ok(())
     }
+
+    /// A transaction is over.
+    fn finished(&self, state: &mut State, roster: Roster<'_>, hold: &Hold) -> Result<(), Broken> {
+        let who = hold.who;
+        match hold.purpose {
+            // What was suspended is finished: now comes the end itself.
+            Purpose::Finish => {
+                let exit = self.hold(state, roster, who, Purpose::Exit);
+                state.lock = Lock::Held(exit);
+                return Ok(());
+            }
+            Purpose::Commit => {
+                state.master = Master::Up;
+                let current = roster.current_generation() as usize;
+                for worker in &mut state.workers[current - 1] {
+                    worker.life = Life::Forked;
+                }
+            }
+            Purpose::Exit => {
+                // Who is not in the roster can't record anything at its end.
+                let worker = state.worker_mut(who).expect("only a worker exits");
+                let counted = worker.life != Life::Uncounted;
+                worker.life = Life::Gone;
+                state.killed &= !counted;
+            }
+            Purpose::Stop => {
+                state.master = Master::Gone;
+                state.killed = false;
+            }
+            Purpose::Start | Purpose::Look | Purpose::Resume | Purpose::Judge(_) => {}
+        }
+        state.lock = Lock::Free;
+        Ok(())
+    }
+}
+
+/// The hook that a step began.
+pub(super) type Began = Option<(roster::Event, u32)>;
+
+impl State {
+    /// One step of the holder: of the roster's own transaction.
+    pub(super) fn step(
+        &self,
+        roster: Roster<'_>,
+        hold: &mut Hold,
+        at: &mut dyn FnMut(),
+    ) -> (Step, Began) {
+        if std::mem::take(&mut hold.retire) {
+            roster.retire_all();
+            return (Step::Retired, None);
+        }
+        let pid = self.pid(hold.who);
+        let is_next = roster.pending().is_none();
+        if is_next && hold.transaction.transitions().next().is_some_and(is_commit) {
+            // From here on the hooks of the new configuration run.
+            hold.generation = roster.current_generation() + 1;
+        }
+        let serves = matches!(hold.purpose, Purpose::Look | Purpose::Resume | Purpose::Judge(_));
+        let suspends = serves && self.suspensions > 0;
+        let mode = if suspends { Mode::NonBlocking } else { Mode::Blocking };
+        let mut process = Process {
+            pid,
+            generation: hold.generation,
+            runs: &mut hold.runs,
+            began: None,
+            complaint: None,
+            at,
+        };
+        let did = hold.transaction.step(roster, &mut process, mode);
+        let began = process.began;
+        if let Did::Wait | Did::Yield = did {
+            hold.transaction.suspend(roster, pid, 0, 1);
+            return (Step::Suspended, began);
+        }
+        (Step::Did(did), began)
+    }
+}
+
+fn is_commit(transition: &Transition) -> bool {
+    matches!(transition, Transition::MasterStart { .. })
 }

@@ -79,6 +79,9 @@ lap(const ngx_worker_manager_event_t *ev, void *data)
     n = write(fd, line, (size_t) n) == n ? 0 : 2;
 
     close(fd);
+
+    /* The program before has ended by then. */
+    usleep(20000);
     last = now();
 
     return n;

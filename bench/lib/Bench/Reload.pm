@@ -17,7 +17,7 @@ sub run {
     for my $action ('exec', 'exec_nowait') {
         for my $listen ('', 'reuseport') {
             my ($slowest, $slow, $number) = reload($action, $listen);
-            row("slowest request of a reload, $action" . ($listen && ", $listen"), '-', sprintf('%.2f s', $slowest),
+            row("slowest in a reload, $action" . ($listen && ", $listen"), '-', sprintf('%.2f s', $slowest),
                 '-', '', 1);
             row('  of 100 ms and more', '-', sprintf('%.1f %%', 100 * $slow / $number), '-', '', 1);
         }

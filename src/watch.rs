@@ -191,6 +191,8 @@ pub fn reap(roster: Option<Roster<'_>>) -> bool {
     }
     let zone = serving().map(|member| member.zone);
     let roster = roster.or_else(|| zone.as_ref().map(Zone::roster));
+    // Those of the master are its own.
+    programs.retain(|program| !program.is_inherited());
     programs.retain_mut(|program| match program.poll() {
         None => true,
         Some(succeeded) => {

@@ -372,6 +372,32 @@ subtest 'a failure is counted by who started the program' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest "a program of the master's is counted once, by the master" => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 1);
+    $node->write('hook', "#!/bin/sh\necho begun\nwhile [ ! -e $node->{root}/out/go ]; do sleep 0.05; done\nexit 3\n",
+        0755);
+    my $manager = 'interval 10m; failed 10m; exec_timeout 1m; on reload_failed exec hook;';
+    $node->configure(manager => $manager);
+    $node->up;
+    my $good = $node->read('conf/nginx.conf');
+    $node->write('conf/nginx.conf', "${good}nonsense;\n");
+    $node->signal('HUP');
+    $node->wait_for('the program', sub { $node->log =~ /hook: begun/ });
+    # What is forked now has all that the master has.
+    $node->signal('KILL', $node->on_duty);
+    $node->wait_events('worker_start', 2);
+    $node->write('out/go', '');
+    $node->wait_for('its end', sub { $node->log =~ /hook exited with code 3/ });
+    $node->write('conf/nginx.conf', $good);
+    $node->signal('HUP');
+    # With the end of the worker that was forked meanwhile.
+    $node->wait_events('master_exit', 1, 1);
+    is($status->json->{callbacks}{reload_failed}{failures}, 1, 'one failure');
+    unlike($node->log, qr/helper of its program was killed/, 'and the helper is not missed');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 # A node whose module and helper are in folders of its own, to take the helper away.
 sub apart {
     my (%options) = @_;

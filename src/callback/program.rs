@@ -18,6 +18,7 @@ use roster::Kind;
 
 use crate::clock;
 use crate::log::Log;
+use crate::process;
 
 pub mod helper;
 mod logs;
@@ -56,6 +57,8 @@ pub struct Program<'a> {
 
 /// A program that was started, or turned away and so has ended already.
 pub struct Running {
+    /// The process that started it. One that is forked from it later has a copy that is not its own.
+    owner: libc::pid_t,
     /// 0 if it is not known.
     helper: libc::pid_t,
     /// What the helper tells. Closes when that has ended, however it ends.
@@ -85,6 +88,8 @@ impl Program<'_> {
         let (timeout, awaited) = (self.timeout.as_millis() as u64, self.ticket.is_none());
         let ticket = self.ticket.map(node::ticket);
         let (logs, _sockets) = logs::of(log);
+        // SAFETY: plain globals. nginx sets the latter to 0 before it serves.
+        let (pid, use_stderr) = unsafe { (ngx_pid, ngx_use_stderr != 0) };
         let job = Job {
             status: status_end.as_raw_fd(),
             control: awaited.then(|| control_end.as_raw_fd()),
@@ -92,15 +97,15 @@ impl Program<'_> {
             node: node::ends().filter(|_| !awaited),
             ticket: ticket.flatten(),
             timeout,
-            // SAFETY: plain globals. nginx sets the latter to 0 before it serves.
-            pid: unsafe { ngx_pid },
-            console: unsafe { ngx_use_stderr } != 0 && awaited,
+            pid,
+            console: use_stderr && awaited,
             logs,
             user: self.user,
             label: self.label.clone(),
             argv: self.argv,
         };
         let mut running = Running {
+            owner: process::pid(),
             helper: 0,
             status,
             control: awaited.then_some(control),
@@ -141,6 +146,11 @@ impl Running {
     /// Whether this process waits for it.
     pub fn is_awaited(&self) -> bool {
         self.control.is_some()
+    }
+
+    /// Whether this process has it from the one that it was forked from.
+    pub fn is_inherited(&self) -> bool {
+        self.owner != process::pid()
     }
 
     /// Waits until it has ended. Calls `beat` meanwhile, about ten times a second. Returns whether it

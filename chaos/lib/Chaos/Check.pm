@@ -190,9 +190,13 @@ sub check_settled {
         my %kinds = map { /^(.*)=(\d+)$/ } @kinds;
         # Made for the first configuration with a program in it.
         my ($memfd) = grep { /^\/memfd:/ } keys %kinds;
-        $bad->("process $pid has more than one $memfd") if $memfd && delete $kinds{$memfd} > 1;
+        if ($memfd) {
+            $bad->("process $pid has more than one $memfd") if delete $kinds{$memfd} > 1;
+            # With both ends of the pipe that tells helpers when the node has ended.
+            delete $kinds{pipe} if ($kinds{pipe} -= 2) == 0;
+        }
         if ($pid == $record->{master}) {
-            # A pair of sockets to each worker; and one pipe of each program that it started at its last
+            # A pair of sockets to each worker; and one end of a pipe of each program that it started at its last
             # event and nobody waits for: a master reaps those at the next.
             $kinds{socket} -= 2 * $workers;
             my $pipes = delete $kinds{pipe} // 0;

@@ -133,7 +133,7 @@ mod tests {
             write(&job, of, 2, format_args!("{message}"));
             let mut text = [0u8; 4096];
             let n = libc::recv(fds[1], text.as_mut_ptr().cast(), text.len(), libc::MSG_DONTWAIT);
-            fds.map(|fd| libc::close(fd));
+            fds.iter().for_each(|&fd| assert_eq!(libc::close(fd), 0));
             String::from_utf8_lossy(&text[..n.max(0) as usize]).into_owned()
         }
     }

@@ -6,10 +6,13 @@
 use std::ffi::{c_char, c_int, CStr};
 
 /// The entry that libc calls.
+///
+/// # Safety
+/// `argv` has `argc` C strings that live as long as the process.
 #[no_mangle]
-pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     let count = usize::try_from(argc).unwrap_or(0);
-    // SAFETY: libc passes `argc` C strings that live as long as the process.
+    // SAFETY: libc passes them so.
     let arguments = (0..count).map(|n| unsafe { CStr::from_ptr(*argv.add(n)) }).collect();
     exec::main(arguments)
 }

@@ -79,10 +79,14 @@ pub fn spawn(
     }
     // SAFETY: the mask is the one that this thread had.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) };
-    // SAFETY: a value of this function, which others have written to.
-    match unsafe { (&raw const birth.errno).read_volatile() } {
-        0 => Ok(unsafe { (&raw const birth.pid).read_volatile() }),
-        errno => Err(errno),
+    // SAFETY: values of this function, which the others have written to.
+    let (pid, errno) = unsafe {
+        ((&raw const birth.pid).read_volatile(), (&raw const birth.errno).read_volatile())
+    };
+    if errno == 0 {
+        Ok(pid)
+    } else {
+        Err(errno)
     }
 }
 

@@ -74,6 +74,20 @@ macro_rules! atomic {
                 }
             }
 
+            pub(crate) fn compare_exchange(
+                &self,
+                current: $word,
+                new: $word,
+                set: Ordering,
+                get: Ordering,
+            ) -> Result<$word, $word> {
+                if is_alive() {
+                    self.0.compare_exchange(current, new, set, get)
+                } else {
+                    Err(self.0.load(Ordering::Relaxed))
+                }
+            }
+
             pub(crate) fn fetch_update(
                 &self,
                 set: Ordering,

@@ -10,6 +10,14 @@ plan skip_all => 'these builds are not for sanitizers' if $ENV{WORKER_MANAGER_RE
 
 my $objs = $ENV{WORKER_MANAGER_OBJS};
 
+# Every function that the header declares.
+my @declared = do {
+    open my $header, '<', "$objs/../nginx/ngx_worker_manager.h" or die "the header: $!";
+    my %declared = map { $_ => 1 } grep { !/_pt$/ } map { /\b(ngx_worker_manager_\w+)\(/g } <$header>;
+    sort keys %declared;
+};
+cmp_ok(scalar @declared, '>', 10, 'the header declares functions');
+
 sub exported {
     my ($file) = @_;
     return map { (split)[2] => 1 } grep { / [TD] / } `nm -D --defined-only '$file'`;
@@ -32,9 +40,7 @@ sub works {
         ok(-x $helper, 'by the executable beside it');
         $node->laws_hold('the laws hold', final => 1);
         my %exported = exported($options{module} // $options{binary});
-        ok($exported{$_}, "other modules find $_")
-            for map { "ngx_worker_manager_$_" } qw(on counts history), map { "lua_$_" }
-            qw(enter options on event start);
+        ok($exported{$_}, "other modules find $_") for @declared;
     };
 }
 

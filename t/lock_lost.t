@@ -72,7 +72,7 @@ subtest 'the others go on within 100 ms' => sub {
     # The other worker ends and has to wait.
     my ($other) = grep { $_ != $victim } $node->on_duty;
     $node->signal('QUIT', $other);
-    my $pidfd = syscall $PIDFD_OPEN, $holder, 0;
+    my $pidfd = syscall $PIDFD_OPEN, 0 + $holder, 0;
     my $from = time;
     $node->signal('KILL', $holder);
     my $reaped = syscall $PROCESS_MRELEASE, $pidfd, 0;

@@ -265,7 +265,7 @@ my ($PIDFD_OPEN, $PROCESS_MRELEASE) = (434, 448);
 # Kills a process and has the kernel reap its memory at once, where it can (Linux 5.15).
 sub kill_and_reap {
     my ($self, $pid) = @_;
-    my $pidfd = syscall $PIDFD_OPEN, $pid, 0;
+    my $pidfd = syscall $PIDFD_OPEN, 0 + $pid, 0; # a text would be passed as a pointer
     $self->signal('KILL', $pid);
     return if $pidfd < 0;
     my $reaped = syscall $PROCESS_MRELEASE, $pidfd, 0;

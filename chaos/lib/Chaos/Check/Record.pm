@@ -66,7 +66,9 @@ sub check_complete {
 # Whether who told an event lived to the end of its callbacks.
 sub told_by_the_living {
     my ($record, $event) = @_;
-    return grep { $_->{seq} == $event->{seq} && $_->{phase} eq 'end' } @{ $record->{marks} };
+    my @ends = grep { $_->{seq} == $event->{seq} && $_->{phase} eq 'end' } @{ $record->{marks} };
+    # Who has ended the last hook may be killed before it writes the line.
+    return grep { ($record->{processes}{ $_->{by} }{status} // '0') eq '0' } @ends;
 }
 
 sub check_agreement {

@@ -148,13 +148,14 @@ impl Roster<'_> {
         }
         for record in self.workers {
             record.index_respawns.store(0, Ordering::Relaxed);
-            // A name for one worker, whatever the order in which they came.
-            let pid = u64::from(record.pid.load(Ordering::Relaxed));
-            record.registration.store(pid, Ordering::Relaxed);
             if record.generation.load(Ordering::Relaxed) == 0 {
                 record.pid.store(0, Ordering::Relaxed);
                 record.hung.store(0, Ordering::Relaxed);
             }
+            // A name for one worker, whatever the order in which they came.
+            let pid = u64::from(record.pid.load(Ordering::Relaxed));
+            record.registration.store(pid, Ordering::Relaxed);
+            record.index_pid.store(0, Ordering::Relaxed);
         }
         for record in self.generations {
             if record.number.load(Ordering::Relaxed) == 0 {

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 no warnings 'portable';    # masks of 64 signals
+use IO::Socket::UNIX;
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
@@ -149,6 +150,36 @@ END
     is(scalar(() = $log =~ /\[warn\].*hook: more output is dropped/g), 1, 'too much is told once');
     unlike($log, qr/never seen/, 'and dropped');
     cmp_ok(-s $node->path('logs/error.log'), '<', 400_000, 'the log stays small');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'output goes to a syslog server as what nginx says does' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    $node->write('hook', "#!/bin/sh\necho said\nexit 3\n", 0755);
+    my $server = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => $node->path('out/syslog')) or die $!;
+    chmod 0777, $node->path('out/syslog');
+    $server->blocking(0);
+    $node->configure(manager => 'on worker_start exec hook;',
+        main => "error_log syslog:server=unix:$node->{root}/out/syslog,facility=daemon,tag=crew notice;");
+    $node->up;
+    my @messages;
+    $node->wait_for('both lines', sub {
+        while (defined $server->recv(my $message, 65536)) {
+            last if $message eq '';
+            push @messages, $message;
+        }
+        2 == grep { /: hook/ } @messages;
+    });
+    my $line = qr{crew: \d{4}/\d\d/\d\d \d\d:\d\d:\d\d };
+    my ($nginx) = map { m{^<29>\w{3} [ \d]\d \d\d:\d\d:\d\d (.*)${line}\[notice\]} ? $1 : () } @messages;
+    my ($output, $end) = grep { /: hook/ } @messages;
+    my $time = qr/\w{3} [ \d]\d \d\d:\d\d:\d\d/;
+    my ($pid) = $node->on_duty;
+    my $label = "worker_manager: worker_start 1-$pid: hook";
+    like($output, qr/^<29>$time \Q$nginx\E$line\[notice\] $pid#\d+: $label: said$/, 'what it prints');
+    like($end, qr/^<27>$time \Q$nginx\E$line\[error\] $pid#\d+: $label exited with code 3$/, 'how it ends');
+    like($node->log, qr/\[notice\] $pid#\d+: $label: said\n/, 'the file has it too');
     $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };

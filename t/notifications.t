@@ -154,25 +154,25 @@ subtest 'a program that hangs holds up no other' => sub {
 };
 
 subtest 'of many that hang a bounded number waits' => sub {
-    my ($node, $status) = WorkerManager::Status::node(workers => 40);
+    my ($node, $status) = WorkerManager::Status::node(workers => 64);
     my $hook = gated($node);
     my ($first, $rest) = map { close_gate($node, $_) } qw(first rest);
     $node->configure(manager => "$SLOW exec_timeout 1m; on worker_lost exec $hook;");
-    # Not as many as there may be otherwise.
-    $node->write('kill/program_queue', '8');
+    # Not as many as there may be otherwise, but more than 16: those that are about to begin count too.
+    $node->write('kill/program_queue', '24');
     $node->up;
     $node->signal('KILL', $node->on_duty);
-    $node->wait_events('worker_lost', 40);
-    $node->wait_events('worker_start', 80);
+    $node->wait_events('worker_lost', 64);
+    $node->wait_events('worker_start', 128);
     $node->wait_for('16 programs', sub { noted($node, 'begin') == 16 });
     my ($waiting, $turned_away) = (-1, -1);
     $node->wait_for('each to wait or be turned away', sub {
         $waiting = supervisors($hook);
         $turned_away = $status->json->{callbacks}{worker_lost}{failures};
-        $waiting + $turned_away == 40;
+        $waiting + $turned_away == 64;
     });
-    cmp_ok($waiting, '<=', 16 + 8, "$waiting processes, $turned_away turned away");
-    cmp_ok($turned_away, '>=', 16, 'which counts as a failure');
+    cmp_ok($waiting, '<=', 16 + 24, "$waiting processes, $turned_away turned away");
+    cmp_ok($turned_away, '>=', 64 - 40, 'which counts as a failure');
     my @lines = $node->log =~ /\[warn\].*: worker_manager: (.*not started.*)/g;
     like($lines[0], qr/^worker_lost 1-\d+: $hook not started, too many programs wait$/, 'told');
     cmp_ok(scalar @lines, '<', $turned_away, 'not each time');

@@ -147,8 +147,14 @@ pub fn await_master() {
 pub fn end() {
     if let Some(Channel { connection, handler }) = CHANNEL.take() {
         // SAFETY: the connection is in the array of the cycle, which lives until the process ends, and
-        // has a read event for as long.
-        unsafe { (*(*connection).read).handler = handler };
+        // has a read event for as long. If the master is gone, nginx has closed the channel
+        // (`ngx_channel_handler`), and the connection may be a client's by now.
+        unsafe {
+            let read = (*connection).read;
+            if (*read).channel() != 0 {
+                (*read).handler = handler;
+            }
+        }
     }
 }
 

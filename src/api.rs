@@ -9,8 +9,8 @@ use roster::Kind;
 
 use crate::callback::{with_event_for_c, Call, Callback, CallbackPt};
 use crate::conf::{Conf, On};
-use crate::header::{ngx_worker_manager_counts_t, NGX_WORKER_MANAGER_NIL};
 use crate::lifecycle;
+use crate::nginx::header::{ngx_worker_manager_counts_t, NGX_WORKER_MANAGER_NIL};
 use crate::zone::{self, Zone};
 
 /// Registers a callback for the configuration of a cycle; see the header.

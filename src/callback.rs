@@ -3,7 +3,7 @@
 use roster::{Event, Roster};
 
 use crate::conf::Conf;
-use crate::log::Log;
+use crate::nginx::log::Log;
 
 mod call;
 mod exec;

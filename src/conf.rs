@@ -14,18 +14,17 @@ use ngx::ffi::{
 use roster::Kind;
 
 use crate::callback::Callback;
-use crate::clock;
 use crate::event_log::EventLog;
 use crate::lifecycle;
-use crate::log::Log;
 use crate::lua::{self, Lua};
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 use crate::watch;
 use crate::zone;
 
 mod block;
 mod error;
-mod headers;
 mod on;
 
 /// nginx's NGX_CONF_OK and NGX_CONF_ERROR.

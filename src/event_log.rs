@@ -9,8 +9,8 @@ use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
 use report::json;
 use roster::{Event, Field, LogMark, LogProgress, Roster};
 
-use crate::kill_point::kill_point;
-use crate::log::Log;
+use crate::nginx::kill_point::kill_point;
+use crate::nginx::log::Log;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use linux::mapping::Mapping;
 use linux::process::is_gone;
 use ngx::ffi::ngx_shm_t;
 
-use crate::clock;
 use crate::conf::Conf;
-use crate::log::Log;
-use crate::process::PerProcess;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::PerProcess;
 use crate::uncounted;
 use crate::zone::Zone;
 

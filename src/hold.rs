@@ -5,11 +5,11 @@ use linux::process::is_gone;
 use roster::{Admission, Full, Mode, Recorded, Roster, Transaction, Transition};
 
 use crate::callback::Running;
-use crate::clock;
 use crate::conf::Conf;
 use crate::lifecycle::beat;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 use crate::watch;
 use crate::zone::Zone;
 

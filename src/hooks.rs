@@ -4,7 +4,7 @@
 use ngx::ffi::{ngx_cycle_t, ngx_int_t, NGX_OK};
 
 use crate::lifecycle;
-use crate::process::{self, Role};
+use crate::nginx::process::{self, Role};
 
 /// A configuration was loaded.
 ///

@@ -7,25 +7,21 @@ use ngx::ffi::{ngx_command_t, ngx_core_module_t, ngx_module_t, NGX_CORE_MODULE};
 use ngx::ngx_string;
 
 #[macro_use]
-mod log;
+mod nginx;
 
 mod api;
 mod callback;
-mod clock;
 mod conf;
 mod event_log;
 mod former;
-mod header;
 mod hold;
 mod hooks;
 mod http;
-mod kill_point;
 mod lifecycle;
 mod losses;
 mod lua;
 mod oom;
 mod order;
-mod process;
 mod status;
 mod uncounted;
 mod variables;

@@ -9,16 +9,17 @@ use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str
 use roster::{Counts, Event, Full, Kind, Mode, Transition, WorkerView};
 
 use crate::callback::{self, Handler};
-use crate::clock;
 use crate::conf::Conf;
 use crate::former;
 use crate::hold::{Hold, Occasion};
-use crate::log::Log;
 use crate::losses;
 use crate::lua::exits;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, Load, PerProcess};
+use crate::nginx::timer;
 use crate::oom;
 use crate::order;
-use crate::process::{self, Load, PerProcess};
 use crate::uncounted;
 use crate::watch;
 use crate::zone::{self, Zone};
@@ -346,7 +347,7 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
 pub fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
     let pid = process::pid();
     let generation = conf.generation.get();
-    let patience = (conf.interval() + conf.failed()) as u64 + watch::timer_delay();
+    let patience = (conf.interval() + conf.failed()) as u64 + timer::delay();
     let recorded = hold.record(Transition::WorkerStart {
         generation,
         pid,

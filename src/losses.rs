@@ -9,7 +9,7 @@ use roster::{Reason, Roster, Transition, WorkerView};
 
 use crate::hold::Hold;
 use crate::lifecycle::member;
-use crate::process;
+use crate::nginx::process;
 
 /// Whoever was in this worker's slot of the master's table before it is dead. More than one if a
 /// successor died before it had told of its own predecessor, whose end only that one knew.

@@ -11,11 +11,11 @@ use ngx::ffi::{ngx_cycle, ngx_msec_t};
 use crate::api;
 use crate::callback::{current_event, Callback, Handler};
 use crate::conf::{Callbacks, Conf, On};
-use crate::header::{
+use crate::lifecycle;
+use crate::nginx::header::{
     ngx_worker_manager_event_t, ngx_worker_manager_lua_t, ngx_worker_manager_worker_t,
 };
-use crate::lifecycle;
-use crate::process::{self, Load, Role};
+use crate::nginx::process::{self, Load, Role};
 use crate::zone;
 
 pub mod exits;

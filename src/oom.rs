@@ -9,8 +9,8 @@ use std::cell::OnceCell;
 use linux::cgroup::{MemoryController, OomKills};
 use roster::{Reason, Roster};
 
-use crate::kill_point;
-use crate::process::PerProcess;
+use crate::nginx::kill_point;
+use crate::nginx::process::PerProcess;
 
 /// Where the counts lie. Looked for once, in the process that starts the node; workers inherit it.
 static CONTROLLER: PerProcess<OnceCell<Option<MemoryController>>> = PerProcess(OnceCell::new());

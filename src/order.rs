@@ -19,8 +19,8 @@ use roster::{Roster, WorkerView};
 
 use linux::process::Stat;
 
-use crate::clock;
-use crate::process::{self, PerProcess};
+use crate::nginx::clock;
+use crate::nginx::process::{self, PerProcess};
 use crate::watch::drain;
 
 /// How long the order of the master may take to follow a signal to this worker, milliseconds. The

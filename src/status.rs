@@ -18,11 +18,11 @@ use report::wait::Wait;
 use report::{json, Facts};
 use roster::{Event, Geometry, Snapshot};
 
-use crate::clock;
 use crate::conf::{place, Conf};
 use crate::former;
 use crate::lifecycle::member;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::process;
 use crate::uncounted;
 use crate::zone::{self, Zone};
 

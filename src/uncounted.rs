@@ -6,12 +6,12 @@ use std::cell::Cell;
 use linux::process::is_gone;
 use roster::Uncounted;
 
-use crate::clock;
 use crate::conf::Conf;
 use crate::hold::Hold;
 use crate::lifecycle;
-use crate::log::Log;
-use crate::process::{self, PerProcess};
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
 use crate::zone::Zone;
 
 /// This worker, if it is one.

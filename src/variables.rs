@@ -10,7 +10,7 @@ use ngx::ffi::{
 };
 
 use crate::lifecycle::{member, Member};
-use crate::process;
+use crate::nginx::process;
 
 type Value = fn(&Member, &mut dyn Write) -> fmt::Result;
 

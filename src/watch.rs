@@ -8,27 +8,24 @@ use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
 use roster::{Reason, Roster, Transition, WorkerView};
 
 use crate::callback::Running;
-use crate::clock;
 use crate::conf::Conf;
 use crate::hold::Hold;
 use crate::lifecycle::{member, Member};
-use crate::log::Log;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
+use crate::nginx::timer::{self, Timer};
 use crate::oom;
 use crate::order;
-use crate::process::{self, PerProcess};
 use crate::uncounted::{self, Attempt};
 use crate::zone::Zone;
 
 mod busy;
-mod descriptor;
 pub mod drain;
 mod kin;
-mod pidfd;
 mod shift;
-mod timer;
 
 pub use shift::take_over;
-pub use timer::{delay as timer_delay, Timer};
 
 /// How soon to come back to a lock that is busy, at first, or a program that runs, milliseconds.
 const SOON: ngx_msec_t = 10;
@@ -221,7 +218,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     let now = clock::monotonic();
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
-    let least = rhythm.interval + rhythm.failed / 2 + timer_delay();
+    let least = rhythm.interval + rhythm.failed / 2 + timer::delay();
     let late = now.saturating_sub(rhythm.beat) > least;
     member.zone.roster().beat(member.slot, member.registration, now);
     rhythm.beat = now;

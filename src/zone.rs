@@ -17,10 +17,10 @@ use ngx::ffi::{
 };
 use roster::{Geometry, Roster};
 
-use crate::clock;
 use crate::conf::Conf;
-use crate::log::Log;
-use crate::process::{self, PerProcess};
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
 
 mod label;
 

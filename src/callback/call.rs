@@ -9,8 +9,8 @@ use std::ffi::CString;
 use roster::{Event, History, Reason, Roster};
 
 use crate::conf::ConfError;
-use crate::header::{ngx_worker_manager_event_t, NGX_WORKER_MANAGER_NIL};
-use crate::log::Log;
+use crate::nginx::header::{ngx_worker_manager_event_t, NGX_WORKER_MANAGER_NIL};
+use crate::nginx::log::Log;
 
 /// The type of a callback in C, `ngx_worker_manager_callback_pt`.
 pub type CallbackPt = unsafe extern "C" fn(*const ngx_worker_manager_event_t, *mut c_void) -> c_int;

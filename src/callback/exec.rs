@@ -9,8 +9,8 @@ use roster::{Event, Field, Roster, Template};
 
 use super::program::{Program, Running};
 use crate::conf::Conf;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 
 /// A program to run.
 pub struct Exec {

@@ -2,7 +2,7 @@
 
 use roster::{Event, Template};
 
-use crate::log::{Level, Log};
+use crate::nginx::log::{Level, Log};
 
 /// A line to write.
 pub struct LogLine {

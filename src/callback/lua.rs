@@ -13,9 +13,11 @@ use roster::{Event, Roster};
 
 use super::call::with_event_for_c;
 use crate::conf::Conf;
-use crate::header::{ngx_worker_manager_event_t, ngx_worker_manager_lua_t, NGX_WORKER_MANAGER_NIL};
-use crate::log::Log;
-use crate::process::PerProcess;
+use crate::nginx::header::{
+    ngx_worker_manager_event_t, ngx_worker_manager_lua_t, NGX_WORKER_MANAGER_NIL,
+};
+use crate::nginx::log::Log;
+use crate::nginx::process::PerProcess;
 
 /// A handler in Lua.
 pub struct Handler {

@@ -16,9 +16,9 @@ use exec::TURNED_AWAY;
 use ngx::ffi::{ngx_pid, ngx_use_stderr};
 use roster::Kind;
 
-use crate::clock;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 
 pub mod helper;
 mod logs;

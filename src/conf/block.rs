@@ -14,9 +14,9 @@ use ngx::ffi::{
 use ngx::ngx_string;
 
 use super::error::ConfError;
-use super::{headers, on, zone_tag, Conf, CONF_ERROR, CONF_OK};
+use super::{on, zone_tag, Conf, CONF_ERROR, CONF_OK};
 use crate::event_log::{EventLog, Format};
-use crate::process;
+use crate::nginx::{abi, process};
 use crate::zone;
 
 /// The context inside `worker_manager { }`: a bit that no directive of nginx's core modules has.
@@ -132,7 +132,7 @@ unsafe extern "C" fn cmd_worker_manager(
         if (*conf).enabled {
             return report(cf, Err(ConfError::Duplicate));
         }
-        if !headers::fit((*cf).cycle) {
+        if !abi::fit((*cf).cycle) {
             return report(cf, Err(ConfError::Headers));
         }
         (*conf).enabled = true;

@@ -4,7 +4,7 @@
 use roster::Kind;
 use thiserror::Error;
 
-use crate::log::Level;
+use crate::nginx::log::Level;
 
 #[derive(Debug, Error)]
 pub enum ConfError {

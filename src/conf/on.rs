@@ -12,8 +12,8 @@ use super::error::ConfError;
 use super::On;
 use crate::callback::helper::{self, Unfit};
 use crate::callback::{Call, Callback, Exec, LogLine};
-use crate::log::Level;
-use crate::process;
+use crate::nginx::log::Level;
+use crate::nginx::process;
 
 /// Reads the words after `on`; whoever reads the file adds where they are.
 pub fn parse(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<On, ConfError> {

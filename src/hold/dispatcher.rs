@@ -5,13 +5,13 @@ use std::fmt::Display;
 use roster::{Event, Host, Kind, Now, Pending, Point, Ran, Reason, Report, Step};
 
 use crate::callback::Running;
-use crate::clock;
 use crate::conf::Conf;
-use crate::kill_point::kill_point;
 use crate::lifecycle::beat;
-use crate::log::Log;
+use crate::nginx::clock;
+use crate::nginx::kill_point::kill_point;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 use crate::oom;
-use crate::process;
 use crate::watch;
 use crate::zone::Zone;
 

@@ -9,10 +9,11 @@ use roster::{Reservation, Roster, Transaction, Transition};
 
 use super::{is_mine, Hold, Occasion, Wait};
 use crate::callback::Running;
-use crate::clock;
 use crate::conf::Conf;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process;
+use crate::nginx::timer;
 use crate::watch;
 use crate::zone::Zone;
 
@@ -40,7 +41,7 @@ impl<'a> Hold<'a> {
     pub fn park(mut self) -> Parked<'a> {
         let left = self.program.as_ref().map_or(0, Running::time_left);
         let patience = left.saturating_add(COMES_BACK);
-        let patience = patience.saturating_add(watch::timer_delay());
+        let patience = patience.saturating_add(timer::delay());
         let now = clock::now();
         let until = now.monotonic.saturating_add(patience);
         let transaction = std::mem::take(&mut self.transaction);

@@ -10,11 +10,11 @@ use linux::process::is_replaced;
 use ngx::ffi::ngx_time_update;
 use roster::Pending;
 
-use crate::clock;
 use crate::conf::Conf;
 use crate::lifecycle::beat;
-use crate::log::Log;
-use crate::process::{self, PerProcess};
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
 use crate::zone::Zone;
 
 /// What a process waits for the lock for, which says when it gives up.

@@ -13,11 +13,11 @@ use roster::{Kind, Roster};
 
 use super::{conf, VMS};
 use crate::api;
-use crate::clock;
-use crate::header::ngx_worker_manager_counts_t;
 use crate::lifecycle::{self, Member};
+use crate::nginx::clock;
+use crate::nginx::header::ngx_worker_manager_counts_t;
+use crate::nginx::process;
 use crate::order;
-use crate::process;
 use crate::zone;
 
 /// How long a turn lasts at most, milliseconds, until others no longer wait for it: that of the

@@ -15,11 +15,11 @@ use ngx::ffi::{
 
 use super::stream::{self, Stream};
 use super::wait::{self, Pending};
-use crate::clock;
 use crate::conf::Conf;
-use crate::log::Log;
-use crate::process::{self, PerProcess};
-use crate::watch::Timer;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
+use crate::nginx::timer::Timer;
 use crate::zone::{self, Zone};
 
 /// How often to look, milliseconds.

@@ -15,8 +15,8 @@ use roster::Roster;
 
 use super::live::{self, Live};
 use super::respond::{self, Response};
-use crate::clock;
-use crate::log::Log;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
 use crate::zone::Zone;
 
 /// How much is sent at a time, bytes; a line more or less.

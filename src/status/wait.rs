@@ -8,9 +8,9 @@ use roster::Snapshot;
 
 use super::live::{self, Live};
 use super::respond::Response;
-use crate::clock;
 use crate::former;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::process;
 use crate::zone::Zone;
 
 /// A request that waits.

@@ -7,12 +7,12 @@ use core::cell::Cell;
 
 use ngx::ffi::{ngx_event_t, ngx_msec_t};
 
-use super::pidfd::Pidfd;
 use super::{retry_after, wake, SOON};
 use crate::conf::Conf;
 use crate::hold::Blocked;
-use crate::log::Log;
-use crate::process::PerProcess;
+use crate::nginx::log::Log;
+use crate::nginx::pidfd::Pidfd;
+use crate::nginx::process::PerProcess;
 use crate::zone::Zone;
 
 /// The longest time until a worker comes back, milliseconds.

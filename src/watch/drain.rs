@@ -8,10 +8,10 @@ use ngx::ffi::{
     ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ngx_get_connection, ngx_msec_t,
 };
 
-use crate::clock;
-use crate::log::Log;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::PerProcess;
 use crate::order;
-use crate::process::PerProcess;
 use crate::status;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use linux::process::is_replaced;
 use ngx::ffi::ngx_event_t;
 use roster::{Reason, Roster, Transition, WorkerView};
 
-use super::pidfd::{Ending, Pidfd};
 use super::{drain, wake};
 use crate::lifecycle::Member;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::log::Log;
+use crate::nginx::pidfd::{Ending, Pidfd};
+use crate::nginx::process;
 
 /// How long to wait for the cause of a death to become known, milliseconds: nginx reaps its children
 /// at once, and a successor that knows the cause starts at once, unless the machine is busy.
@@ -144,7 +144,7 @@ fn watch(index: usize, target: Option<Target>, now: u64, log: Log) {
 
 /// The event loop says that one of them has died.
 unsafe extern "C" fn on_death(_event: *mut ngx_event_t) {
-    let now = crate::clock::monotonic();
+    let now = crate::nginx::clock::monotonic();
     let mut news = false;
     for index in [MASTER, NEXT, ELDER] {
         let kin = kin(index);

@@ -6,9 +6,9 @@ use ngx::ffi::ngx_msec_t;
 use roster::{Mode, Transition};
 
 use super::{drain, retry_after, Rhythm, AT_ONCE, SOON};
-use crate::clock;
 use crate::hold::{Hold, Parked, Resumed};
-use crate::process::PerProcess;
+use crate::nginx::clock;
+use crate::nginx::process::PerProcess;
 
 /// What the event loop has begun and not finished.
 static SHIFT: PerProcess<RefCell<Option<Parked<'static>>>> = PerProcess(RefCell::new(None));

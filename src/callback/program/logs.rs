@@ -8,7 +8,7 @@ use exec::job;
 use ngx::ffi::{ngx_log_t, ngx_syslog_add_header, ngx_syslog_peer_t, ngx_syslog_writer};
 
 use super::above_standard;
-use crate::log::Log;
+use crate::nginx::log::Log;
 
 /// The logs, and sockets to be kept open until the helper has them.
 pub fn of(log: Log) -> (Vec<job::Log>, Vec<OwnedFd>) {

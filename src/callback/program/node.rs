@@ -9,8 +9,8 @@ use exec::job::Ticket;
 use exec::queue::{Notes, Queue, PLACES};
 
 use super::pipe;
-use crate::kill_point;
-use crate::process::PerProcess;
+use crate::nginx::kill_point;
+use crate::nginx::process::PerProcess;
 
 /// Descriptors that stay open as long as the process lives; -1 if there is none.
 #[derive(Clone, Copy)]

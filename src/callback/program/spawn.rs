@@ -13,7 +13,7 @@ use std::cell::UnsafeCell;
 use std::ffi::CString;
 
 use super::errno;
-use crate::process::PerProcess;
+use crate::nginx::process::PerProcess;
 
 /// Bytes of a stack for what runs until `execve()`: some system calls.
 const STACK: usize = 16 * 1024;

@@ -6,8 +6,8 @@ use ngx::ffi::ngx_event_t;
 use roster::Reason;
 
 use super::descriptor::Descriptor;
-use crate::kill_point::simulated;
-use crate::log::Log;
+use crate::nginx::kill_point::simulated;
+use crate::nginx::log::Log;
 
 /// A process that is watched.
 pub struct Pidfd(Descriptor);

@@ -104,9 +104,9 @@ impl Log {
 #[macro_export]
 macro_rules! log {
     ($log:expr, $level:ident, errno = $errno:expr, $($arg:tt)+) => {
-        $log.write($crate::log::Level::$level, $errno, format_args!($($arg)+))
+        $log.write($crate::nginx::log::Level::$level, $errno, format_args!($($arg)+))
     };
     ($log:expr, $level:ident, $($arg:tt)+) => {
-        $log.write($crate::log::Level::$level, 0, format_args!($($arg)+))
+        $log.write($crate::nginx::log::Level::$level, 0, format_args!($($arg)+))
     };
 }

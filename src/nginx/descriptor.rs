@@ -7,7 +7,7 @@ use ngx::ffi::{
     NGX_OK,
 };
 
-use crate::log::Log;
+use crate::nginx::log::Log;
 
 /// `NGX_USE_EPOLL_EVENT`: the event method is epoll. The others can't wait for every descriptor or look
 /// up the connection of one in a table of nginx's own.

@@ -12,10 +12,10 @@ use ngx::ffi::{
 };
 
 use super::descriptor::Descriptor;
-use crate::clock;
-use crate::kill_point::simulated;
-use crate::log::Log;
-use crate::process;
+use crate::nginx::clock;
+use crate::nginx::kill_point::simulated;
+use crate::nginx::log::Log;
+use crate::nginx::process;
 
 type Handler = unsafe extern "C" fn(*mut ngx_event_t);
 

@@ -10,6 +10,8 @@ pub mod clock;
 mod descriptor;
 pub mod header;
 pub mod kill_point;
+pub mod module;
 pub mod pidfd;
 pub mod process;
 pub mod timer;
+pub mod zone;

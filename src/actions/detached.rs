@@ -1,0 +1,51 @@
+//! Programs that nobody waits for, until it is known how they ended.
+
+use std::cell::{Cell, RefCell};
+
+use super::program::Running;
+use crate::nginx::process::PerProcess;
+use crate::nginx::zone::Zone;
+
+static PROGRAMS: PerProcess<RefCell<Vec<Running>>> = PerProcess(RefCell::new(Vec::new()));
+
+type Wake = Option<fn()>;
+
+/// Lets the event loop come back to `reap`, in a process that has one.
+static WAKE: PerProcess<Cell<Wake>> = PerProcess(Cell::new(None));
+
+/// Registers what lets the event loop come back to `reap`.
+pub fn set_wake(wake: fn()) {
+    WAKE.set(Some(wake));
+}
+
+/// Keeps a program that nobody waits for, until it is known how it ended. A master has no event
+/// loop for that: there it is the next event that asks.
+pub fn adopt(running: Running, zone: Zone) {
+    reap(|| Some(zone));
+    PROGRAMS.borrow_mut().push(running);
+    if let Some(wake) = WAKE.get() {
+        wake();
+    }
+}
+
+/// Counts the programs that have failed in a zone, which is asked for only if there are programs, and
+/// forgets those that have ended; true if some have not.
+pub fn reap(zone: impl FnOnce() -> Option<Zone>) -> bool {
+    let mut programs = PROGRAMS.borrow_mut();
+    if programs.is_empty() {
+        return false;
+    }
+    let zone = zone();
+    // Those of the master are its own.
+    programs.retain(|program| !program.is_inherited());
+    programs.retain_mut(|program| match program.poll() {
+        None => true,
+        Some(succeeded) => {
+            if let Some(zone) = zone.filter(|_| !succeeded) {
+                zone.roster().callback_failed(program.kind);
+            }
+            false
+        }
+    });
+    !programs.is_empty()
+}

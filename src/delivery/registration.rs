@@ -1,0 +1,57 @@
+//! How a worker gets its place in the roster.
+
+use std::cell::Cell;
+
+use roster::{Event, Full, Transition};
+
+use super::hold::Hold;
+use super::membership::{set_member, Member};
+use crate::config::Conf;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
+use crate::nginx::timer;
+use crate::nginx::zone::Zone;
+
+/// The start of the worker that this process is, as it was recorded.
+static START: PerProcess<Cell<Option<Event>>> = PerProcess(Cell::new(None));
+
+/// The start of this worker, as it was recorded.
+pub fn start() -> Option<Event> {
+    START.get()
+}
+
+/// Makes this process a member of the roster, unless there is no room.
+pub fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
+    let pid = process::pid();
+    let generation = conf.generation.get();
+    let patience = (conf.interval() + conf.failed()) as u64 + timer::delay();
+    let recorded = hold.record(Transition::WorkerStart {
+        generation,
+        pid,
+        index: process::worker_index(),
+        process_slot: process::slot(),
+        patience: u32::try_from(patience).unwrap_or(u32::MAX),
+        respawn_of,
+    });
+    match recorded {
+        Ok(recorded) => {
+            let slot = recorded.slot.unwrap_or_default();
+            let generation_slot = recorded.generation_slot;
+            let registration = recorded.event.seq;
+            let member = Member { zone, generation, slot, registration, generation_slot, pid };
+            set_member(Some(member));
+            START.set(Some(recorded.event));
+        }
+        Err(Full::Workers) => log!(
+            log,
+            Error,
+            "worker_manager: no room for another worker, process {pid} serves but is not counted: \
+             raise the size in the \"zone\" directive"
+        ),
+        Err(_) => log!(
+            log,
+            Error,
+            "worker_manager: process {pid} is not counted: its generation is over already"
+        ),
+    }
+}

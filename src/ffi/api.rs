@@ -1,0 +1,138 @@
+//! The exported C interface, as `nginx/ngx_worker_manager.h` declares it.
+
+use core::ffi::{c_char, c_int, c_void, CStr};
+use core::mem::{offset_of, size_of};
+use core::ptr;
+
+use ngx::ffi::{ngx_cycle, ngx_cycle_t};
+use roster::Kind;
+
+use crate::actions::{with_event_for_c, Call, Callback, CallbackPt};
+use crate::config::{Conf, On};
+use crate::delivery::member;
+use crate::nginx::header::{ngx_worker_manager_counts_t, NGX_WORKER_MANAGER_NIL};
+use crate::nginx::zone::Zone;
+
+/// Registers a callback for the configuration of a cycle; see the header.
+///
+/// # Safety
+/// `cycle` is live, `event` a C string, and `callback` may be called for as long as the cycle
+/// lives.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_on(
+    cycle: *const ngx_cycle_t,
+    event: *const c_char,
+    callback: Option<CallbackPt>,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller vouches for the cycle and the name.
+    let (conf, event) = unsafe { (Conf::of(cycle), CStr::from_ptr(event)) };
+    let Some(conf) = conf else {
+        return -1;
+    };
+    let Some((kind, callback)) = kind_from_name(event).zip(callback) else {
+        return -2;
+    };
+    let callback = Callback::Call(Call::registered(callback, data));
+    conf.callbacks.push(On {
+        kind,
+        callback,
+        place: String::new(),
+        label: "a registered function".to_string(),
+    });
+    0
+}
+
+/// An event's name as programs give it, `*` for all. None if it is unknown.
+pub fn kind_from_name(name: &CStr) -> Option<Option<Kind>> {
+    match name.to_str().ok()? {
+        "*" => Some(None),
+        name => Kind::from_name(name).map(Some),
+    }
+}
+
+/// The zone, and the generation this process belongs to.
+pub fn place() -> Option<(Zone, u64)> {
+    member().map(|member| (member.zone, member.generation)).or_else(|| {
+        // The master, which is no member, has the generation it committed last. nginx's Lua module
+        // makes ngx_cycle the new cycle while it runs init_by_lua, before that is committed.
+        // SAFETY: nginx's global cycle is live, and the one before it until this has been loaded.
+        let conf = unsafe {
+            let cycle: *const ngx_cycle_t = ngx_cycle.cast();
+            match Conf::of_module(cycle) {
+                Some(conf) if !conf.loaded.get() => Conf::of((*cycle).old_cycle),
+                _ => Conf::of(cycle),
+            }
+        }?;
+        let generation = conf.generation.get();
+        (generation != 0).then_some((conf.zone()?, generation))
+    })
+}
+
+/// Reads the history; see the header.
+///
+/// # Safety
+/// `callback` may be called with `data`.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_history(
+    seq: u64,
+    callback: Option<CallbackPt>,
+    data: *mut c_void,
+) -> c_int {
+    let Some(((zone, _), callback)) = place().zip(callback) else {
+        return -1;
+    };
+    for (event, took) in zone.roster().history().filter(|(event, _)| event.seq > seq) {
+        // SAFETY: the caller vouches for the function.
+        let rc = with_event_for_c(&event, took, |event| unsafe { callback(event, data) });
+        if rc != 0 {
+            return rc;
+        }
+    }
+    0
+}
+
+/// Reads the counts; see the header.
+///
+/// # Safety
+/// `counts` points to a structure of which at least `size` bytes may be written.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_worker_manager_counts(
+    counts: *mut ngx_worker_manager_counts_t,
+) -> c_int {
+    const LEAST: usize = offset_of!(ngx_worker_manager_counts_t, n_older) + size_of::<i64>();
+    // SAFETY: the caller vouches for the size at least.
+    let size = unsafe { (*counts).size };
+    if size < LEAST {
+        return -2;
+    }
+    let Some((zone, generation)) = place() else {
+        return -1;
+    };
+    let roster = zone.roster();
+    let seen = roster.counts(generation);
+    let reloads = roster.reloads();
+    let nil = i64::from(NGX_WORKER_MANAGER_NIL);
+    let number = |n: Option<u32>| n.map_or(nil, i64::from);
+    let moment = |time: i64| if time == 0 { nil } else { time };
+    let attempts = reloads.succeeded + reloads.failed;
+    let known = ngx_worker_manager_counts_t {
+        size,
+        generation: generation as i64,
+        n_prev: number(seen.n_prev),
+        n_mine: seen.n_mine.into(),
+        n_next: number(seen.n_next),
+        n_older: seen.n_older.into(),
+        reloads: reloads.succeeded as i64,
+        reloads_failed: reloads.failed as i64,
+        reloaded_at: moment(reloads.succeeded_at),
+        failed_at: moment(reloads.failed_at),
+        reload_duration: if attempts == 0 { nil } else { reloads.duration as i64 },
+    };
+    // SAFETY: not more than the caller's structure has room for, and not more than there is.
+    unsafe {
+        let bytes = size.min(size_of::<ngx_worker_manager_counts_t>());
+        ptr::copy_nonoverlapping((&raw const known).cast::<u8>(), counts.cast(), bytes);
+    }
+    0
+}

@@ -1,0 +1,261 @@
+//! Event streams: Server-Sent Events, the history and then what comes. The history in the zone is the
+//! only buffer: a client that does not read falls behind there.
+
+use std::collections::BTreeMap;
+
+use ngx::ffi::{
+    ngx_add_timer, ngx_buf_t, ngx_chain_t, ngx_del_timer, ngx_handle_write_event,
+    ngx_http_output_filter, ngx_http_request_t, ngx_http_send_special, ngx_int_t, ngx_pcalloc,
+    NGX_DONE, NGX_ERROR, NGX_HTTP_LAST, NGX_HTTP_REQUEST_TIME_OUT, NGX_OK,
+};
+use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
+use report::cursor::{Cursor, Remembered};
+use report::json;
+use roster::Roster;
+
+use super::live::{self, Live};
+use super::respond::{self, Response};
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::zone::Zone;
+
+/// How much is sent at a time, bytes; a line more or less.
+const PIECE: usize = 16 * 1024;
+/// How often a stream on which nothing happens says that it lives, milliseconds.
+const PING: u64 = 15_000;
+/// How soon a client that lost its stream is to come back, milliseconds.
+const BACK: u64 = 1000;
+
+/// One stream.
+pub struct Stream {
+    /// The newest event that was sent.
+    after: Cursor,
+    /// What nginx is sending; it refers to `bytes`, and lies in the request's pool.
+    buffer: *mut ngx_buf_t,
+    chain: *mut ngx_chain_t,
+    bytes: Vec<u8>,
+    ping_at: u64,
+}
+
+/// Events that were written as text at this tick: all streams send the same.
+#[derive(Default)]
+pub struct Lines(BTreeMap<u64, Option<String>>);
+
+impl Lines {
+    fn get(&mut self, roster: Roster<'_>, seq: u64) -> Option<&str> {
+        let make = || {
+            let (event, took) = roster.told(seq)?;
+            let id = Cursor { history: Some(event.history), seq };
+            Some(format!("id: {id}\ndata: {}\n\n", json::event(&event, took)))
+        };
+        self.0.entry(seq).or_insert_with(make).as_deref()
+    }
+}
+
+/// Begins a stream after an event.
+pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
+    if !request.is_main() {
+        return Response::error(400, "a subrequest can't be a stream").send(request);
+    }
+    let error = NGX_ERROR as ngx_int_t;
+    // For an nginx in front of this one.
+    let headers = [("X-Accel-Buffering", "no"), ("Vary", "Accept")].into_iter();
+    if respond::begin(request, 200, "text/event-stream", headers).is_none() {
+        return error;
+    }
+    let status = request.send_header().0;
+    if status == error || status > 0 || request.header_only() {
+        return status;
+    }
+    let r: *mut ngx_http_request_t = request.into();
+    let Some(stream) = Stream::new(r, after) else {
+        return error;
+    };
+    if !live::add(r, Live::Stream(stream)) {
+        return error;
+    }
+    // SAFETY: the request is live.
+    unsafe { (*r).write_event_handler = Some(on_writable) };
+    if pump(r, zone, &mut Lines::default()).is_err() || !live::keep(r) {
+        return error;
+    }
+    NGX_DONE as ngx_int_t
+}
+
+/// Sends what there is to send.
+pub fn go_on(r: *mut ngx_http_request_t, zone: Zone, lines: &mut Lines) {
+    if pump(r, zone, lines).is_err() {
+        live::finalize(r, NGX_ERROR as ngx_int_t);
+    }
+}
+
+/// Ends a stream. The client comes back, to another worker.
+pub fn end(r: *mut ngx_http_request_t) {
+    let idle = live::with(r, |live| matches!(live, Live::Stream(stream) if stream.is_idle()));
+    let rc = if idle == Some(true) {
+        // SAFETY: the request is live, and its header was sent.
+        unsafe { ngx_http_send_special(r, NGX_HTTP_LAST as usize) }
+    } else {
+        // Who does not read what there is would keep this worker.
+        NGX_ERROR as ngx_int_t
+    };
+    live::finalize(r, rc);
+}
+
+impl Stream {
+    /// None if there is no memory.
+    fn new(r: *mut ngx_http_request_t, after: Cursor) -> Option<Stream> {
+        // SAFETY: the request is live and has a pool; zeros are how nginx makes both.
+        let (buffer, chain) = unsafe {
+            let pool = (*r).pool;
+            let buffer = ngx_pcalloc(pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
+            let chain = ngx_pcalloc(pool, size_of::<ngx_chain_t>()).cast::<ngx_chain_t>();
+            if buffer.is_null() || chain.is_null() {
+                return None;
+            }
+            (buffer, chain)
+        };
+        let mut stream = Stream { after, buffer, chain, bytes: Vec::new(), ping_at: 0 };
+        stream.set(format!("retry: {BACK}\n\n").into_bytes());
+        Some(stream)
+    }
+
+    /// Whether it is to be looked at though nothing has moved.
+    pub fn is_due(&self, now: u64) -> bool {
+        now >= self.ping_at
+    }
+
+    /// What nginx may be sending still.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Whether all was sent that was to be.
+    fn is_idle(&self) -> bool {
+        // SAFETY: the buffer lives as long as the request.
+        unsafe { (*self.buffer).pos == (*self.buffer).last }
+    }
+
+    fn set(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes;
+        self.ping_at = clock::monotonic() + PING;
+        let range = self.bytes.as_mut_ptr_range();
+        // SAFETY: buffer and chain live as long as the request, and the bytes until they are sent.
+        unsafe {
+            let buffer = self.buffer;
+            ((*buffer).pos, (*buffer).last) = (range.start, range.end);
+            ((*buffer).start, (*buffer).end) = (range.start, range.end);
+            (*buffer).set_memory(1);
+            (*buffer).set_flush(1);
+            (*self.chain).buf = buffer;
+            (*self.chain).next = core::ptr::null_mut();
+        }
+    }
+
+    /// Makes the next piece; false if there is nothing to say.
+    fn fill(&mut self, roster: Roster<'_>, lines: &mut Lines) -> bool {
+        let (newest, oldest) = (roster.last_delivered(), roster.oldest());
+        let (history, seq) = (roster.history_id(), roster.seq());
+        // It may have been away for too long, or seen another history.
+        let (after, missed) = Remembered { history, oldest, newest, seq }.resume(self.after);
+        let mut piece = missed.map_or(String::new(), |missed| missed.message());
+        self.after = after;
+        while self.after.seq < newest && piece.len() < PIECE {
+            let next = self.after.seq + 1;
+            match lines.get(roster, next) {
+                Some(line) => piece.push_str(line),
+                // It was overwritten a moment ago: there is a gap, which is told the next time.
+                None if next < roster.oldest() => break,
+                // Somebody else wrote to the zone.
+                None => {}
+            }
+            self.after.seq = next;
+        }
+        if piece.is_empty() && clock::monotonic() >= self.ping_at {
+            piece.push_str(":\n\n");
+        }
+        if piece.is_empty() {
+            return false;
+        }
+        self.set(piece.into_bytes());
+        true
+    }
+}
+
+/// Sends pieces until there is nothing to say or the client is to read first.
+fn pump(r: *mut ngx_http_request_t, zone: Zone, lines: &mut Lines) -> Result<(), ()> {
+    loop {
+        let next = live::with(r, |live| match live {
+            Live::Stream(stream) if stream.is_idle() => {
+                stream.fill(zone.roster(), lines).then_some(stream.chain)
+            }
+            // The first piece, or one that nginx has already.
+            Live::Stream(stream) if !is_blocked(r) => Some(stream.chain),
+            _ => None,
+        });
+        let Some(Some(chain)) = next else {
+            return Ok(());
+        };
+        send(r, chain)?;
+        if is_blocked(r) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether nginx has something that the client does not take yet.
+fn is_blocked(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: the request is live, and so is its connection.
+    unsafe {
+        (*(*r).connection).buffered() != 0
+            || (*(*r).connection).write.as_ref().is_some_and(|w| w.delayed() != 0)
+    }
+}
+
+/// Passes a chain on, null for what nginx has already; waits for the client where that is needed.
+fn send(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Result<(), ()> {
+    // SAFETY: the request is live; its header was sent.
+    unsafe {
+        if ngx_http_output_filter(r, chain) == NGX_ERROR as ngx_int_t {
+            return Err(());
+        }
+        let write = (*(*r).connection).write;
+        if is_blocked(r) {
+            let location = NgxHttpCoreModule::location_conf(&*r).ok_or(())?;
+            if (*write).timer_set() == 0 && (*write).delayed() == 0 {
+                ngx_add_timer(write, location.send_timeout);
+            }
+            if ngx_handle_write_event(write, location.send_lowat) != NGX_OK as ngx_int_t {
+                return Err(());
+            }
+        } else if (*write).timer_set() != 0 {
+            ngx_del_timer(write);
+        }
+    }
+    Ok(())
+}
+
+/// The client reads again.
+unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes a live request.
+    unsafe {
+        let connection = (*r).connection;
+        if (*(*connection).write).timedout() != 0 {
+            (*connection).set_timedout(1);
+            // As nginx's own writer says it.
+            let log = Log::from_ptr((*connection).log);
+            log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
+            live::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
+            return;
+        }
+    }
+    let sent = send(r, core::ptr::null_mut());
+    let zone = live::current_zone();
+    let more = sent.and_then(|()| match zone {
+        Some(zone) if !is_blocked(r) => pump(r, zone, &mut Lines::default()),
+        _ => Ok(()),
+    });
+    if more.is_err() {
+        live::finalize(r, NGX_ERROR as ngx_int_t);
+    }
+}

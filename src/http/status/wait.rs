@@ -1,0 +1,144 @@
+//! Waiting for a reload to be complete.
+
+use ngx::ffi::{ngx_http_request_t, ngx_int_t, NGX_DONE, NGX_ERROR};
+use ngx::http::Request;
+use report::json;
+use report::wait::{Until, Verdict, Wait, Waiting};
+use roster::Snapshot;
+
+use super::live::{self, Live};
+use super::respond::Response;
+use crate::lifecycle::former;
+use crate::nginx::clock;
+use crate::nginx::process;
+use crate::nginx::zone::Zone;
+
+/// A request that waits.
+pub struct Pending {
+    waiting: Waiting,
+    /// Until when, monotonic, milliseconds.
+    until: u64,
+}
+
+/// Answers at once or begins to wait.
+pub fn answer(request: &mut Request, zone: Zone, wait: Wait) -> ngx_int_t {
+    if !request.is_main() {
+        return Response::error(400, "a subrequest can't wait").send(request);
+    }
+    let Some(seen) = zone.roster().snapshot(0) else {
+        let response = Response::error(503, "the roster changes too fast to be read");
+        return response.with("Retry-After", "1").send(request);
+    };
+    let now = clock::now();
+    let waiting = Waiting::begin(wait, &seen, now.wall, now.monotonic);
+    let mut pending = Pending { waiting, until: now.monotonic + wait.timeout };
+    let r: *mut ngx_http_request_t = request.into();
+    let loading = zone.roster().loading_since() != 0;
+    // SAFETY: the request is live.
+    let request = unsafe { Request::from_ngx_http_request(r) };
+    if let Some(response) =
+        pending.response(request, &seen, loading, process::is_exiting(), now.monotonic)
+    {
+        return response.send(request);
+    }
+    if live::add(r, Live::Wait(pending)) && live::keep(r) {
+        NGX_DONE as ngx_int_t
+    } else {
+        NGX_ERROR as ngx_int_t
+    }
+}
+
+/// Answers those whose time has come.
+pub fn look(waits: &[*mut ngx_http_request_t], zone: Option<Zone>, exiting: bool, now: u64) {
+    // Without a zone, or while it moves too fast to be read, all is as it was.
+    let seen = zone.and_then(|zone| zone.roster().snapshot(0));
+    let loading = zone.is_some_and(|zone| zone.roster().loading_since() != 0);
+    for &r in waits {
+        // SAFETY: the request is live as long as it is among those under way.
+        let request = unsafe { Request::from_ngx_http_request(r) };
+        let response = live::with(r, |live| match live {
+            Live::Wait(pending) => match &seen {
+                Some(seen) => pending.response(request, seen, loading, exiting, now),
+                None => pending.give_up(request, exiting, now, 0),
+            },
+            _ => None,
+        });
+        if let Some(response) = response.flatten() {
+            let rc = response.send(request);
+            live::finalize(r, rc);
+        }
+    }
+}
+
+impl Pending {
+    /// What to answer now; none if there is more to wait for.
+    fn response(
+        &mut self,
+        request: &Request,
+        seen: &Snapshot,
+        loading: bool,
+        exiting: bool,
+        now: u64,
+    ) -> Option<Response> {
+        match self.waiting.judge(seen, loading, now) {
+            // Workers of a zone that the reload has left are in no snapshot.
+            Verdict::Come(_)
+                if self.waiting.asked().until == Until::Done && former::workers() > 0 =>
+            {
+                self.give_up(request, exiting, now, seen.generation)
+            }
+            Verdict::Come(g) => Some(Response::json(200, json::generation(&g, seen))),
+            Verdict::Failed => Some(Response::error(
+                409,
+                &format!("a reload failed, generation {} goes on", seen.generation),
+            )),
+            Verdict::NotYet => self.give_up(request, exiting, now, seen.generation),
+        }
+    }
+
+    /// What to answer if it has not come.
+    fn give_up(
+        &self,
+        request: &Request,
+        exiting: bool,
+        now: u64,
+        generation: u64,
+    ) -> Option<Response> {
+        let left = self.until.saturating_sub(now);
+        let after = self.waiting.asked().after;
+        if left == 0 {
+            let text = if generation > after {
+                let former = match former::workers() {
+                    0 => String::new(),
+                    1 => ", 1 worker drains in a zone before this one".to_string(),
+                    workers => format!(", {workers} workers drain in a zone before this one"),
+                };
+                format!("generation {generation} is not there yet in full{former}")
+            } else {
+                format!("there is no generation after {after}")
+            };
+            return Some(Response::error(504, &format!("timed out: {text}")));
+        }
+        exiting.then(|| {
+            let arguments = self.waiting.left(left).arguments();
+            let location = format!("{}?{arguments}", page(request.unparsed_uri().as_bytes()));
+            Response::error(307, "this worker is to quit, another goes on waiting")
+                .with("Location", location)
+                .last()
+        })
+    }
+}
+
+/// How a client finds this page from where it is: a relative reference, since a proxy may have another
+/// name for the location, and one without a path, since a path from outside may be that of another host
+/// (`//host/../workers/wait`). Where the last part of the client's path is another, after a rewrite, it
+/// stays as it is; that not all clients know this form (RFC 2396) is why it is not the only one. nginx's
+/// header filters leave this header alone: they only complete a `headers_out.location`.
+fn page(unparsed_uri: &[u8]) -> &'static str {
+    let path = unparsed_uri.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if path.ends_with(b"/wait") {
+        "wait"
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,231 @@
+//! A configuration is loaded: at the start of a node, at a reload, or in vain.
+
+use std::thread;
+use std::time::Duration;
+
+use ngx::ffi::{ngx_cycle, ngx_cycle_t};
+use roster::{Event, Kind, Mode, Transition};
+
+use super::{environment, former, losses};
+use crate::actions;
+use crate::config::Conf;
+use crate::delivery::{member, oom, register, set_member, Hold, Occasion};
+use crate::monitor;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, Load};
+use crate::nginx::zone::{self, Zone};
+
+/// A configuration was loaded: `init_module`. All that can fail in a reload came before.
+///
+/// # Safety
+/// `cycle` is what nginx called `init_module` with.
+pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
+    // SAFETY: the cycle is live, and so is the one before it until nginx has called every
+    // init_module.
+    let (load, log, old_conf, new_conf) = unsafe {
+        let load = process::load(cycle);
+        let old = if load == Load::Cold { core::ptr::null() } else { (*cycle).old_cycle };
+        (load, Log::of(cycle), Conf::of(old), Conf::of(cycle))
+    };
+    // SAFETY: as above.
+    if let Some(conf) = unsafe { Conf::of_module(cycle) } {
+        conf.loaded.set(true);
+    }
+    if load == Load::Test {
+        return;
+    }
+    if load == Load::SingleReload {
+        // What the event loop of this same process has begun holds the lock.
+        drop(monitor::stop());
+    }
+    let old = old_conf.and_then(|conf| Some((conf, conf.zone()?)));
+    let new = new_conf.and_then(|conf| Some((conf, conf.zone()?)));
+    if let Some((conf, zone)) = new {
+        if conf.callbacks.iter().any(|on| on.callback.is_program()) {
+            actions::prepare();
+        }
+        // SAFETY: as above.
+        let workers = unsafe {
+            environment::remember(cycle, conf);
+            process::worker_processes(cycle, load)
+        };
+        let before = old.filter(|(_, old_zone)| *old_zone == zone).map(|(conf, _)| conf);
+        commit(zone, before, conf, load, workers, log);
+    }
+    if let Some((conf, zone)) = old.filter(|(_, zone)| new.is_none_or(|(_, new)| new != *zone)) {
+        leave(zone, conf, load, new_conf, log);
+        if load == Load::Reload {
+            former::keep(conf, zone, log);
+        }
+    }
+}
+
+/// A new generation begins.
+fn commit<'a>(
+    zone: Zone,
+    before: Option<&'a Conf>,
+    conf: &'a Conf,
+    load: Load,
+    workers: u32,
+    log: Log,
+) {
+    if load == Load::Reload {
+        await_newborn(zone);
+    }
+    // Until it has, the configuration before it is in force.
+    let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log, Occasion::Begin) else {
+        zone.roster().set_loading_since(0);
+        return;
+    };
+    let losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
+    hold.run(losses, Mode::Blocking);
+
+    hold.use_conf(conf);
+    // From the first moment: a worker may be killed for memory before any has settled.
+    oom::begin(hold.roster());
+    let generation = hold.roster().current_generation() + 1;
+    conf.generation.set(generation);
+    let start = Transition::MasterStart {
+        pid: process::pid(),
+        workers,
+        began: conf.began,
+        reload: load != Load::Cold,
+    };
+    if let Err(full) = hold.record(start) {
+        conf.generation.set(0);
+        hold.roster().retire_all();
+        log!(
+            log,
+            Error,
+            "worker_manager: {full}, this one is not told about: raise the size in the \"zone\" \
+             directive"
+        );
+    } else {
+        zone::remember_generation(generation);
+    }
+    hold.roster().set_loading_since(0);
+    hold.run([], Mode::Blocking);
+    if load == Load::SingleReload {
+        relieve(hold, zone, before, conf, log);
+    }
+}
+
+/// Workers that nginx has just forked, at a reload before this one or in place of the dead, begin
+/// before their generation retires. Otherwise, with no other worker, it would be over before they
+/// come to begin, and they would serve uncounted. They take some milliseconds; no longer than
+/// `NEWBORN` after the fork, since one that is stopped must not hold up the reload.
+fn await_newborn(zone: Zone) {
+    let roster = zone.roster();
+    let until = clock::monotonic() + NEWBORN;
+    while clock::monotonic() < until {
+        let now = clock::now();
+        // Others had the pid before it was forked.
+        let has_begun = |(pid, forked): (i32, u64)| {
+            let age = now.since_boot.saturating_sub(forked) as i64;
+            let start = |event: &Event| {
+                event.kind == Kind::WorkerStart && event.pid == pid && event.time >= now.wall - age
+            };
+            roster.workers().any(|w| w.pid == pid && w.since_boot >= forked)
+                || roster.uncounted().any(|w| w.pid == pid && w.since_boot >= forked)
+                || roster.history().any(|(event, _)| start(&event))
+        };
+        let young = now.since_boot.saturating_sub(NEWBORN);
+        if process::workers_forked_since(young).into_iter().all(has_begun) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long a reload waits for a worker to begin after it was forked, milliseconds.
+const NEWBORN: u64 = 1000;
+
+/// With `master_process off` a reload makes the one process the worker of the new generation.
+fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, log: Log) {
+    let old = member();
+    set_member(None);
+    register(&mut hold, zone, conf, None, log);
+    hold.run([], Mode::Blocking);
+    if let (Some(old), Some(before)) = (old, before) {
+        // A worker's end is told by the configuration it was started with.
+        hold.use_conf(before);
+        let exit = vec![Transition::WorkerExit { slot: old.slot, stopping: false }];
+        hold.run(exit, Mode::Blocking);
+    }
+    drop(hold);
+    monitor::start(conf, true, log);
+}
+
+/// A configuration begins to be read.
+pub fn load_begins() {
+    if let Some((_, zone)) = in_force() {
+        zone.roster().set_loading_since(clock::now().wall);
+    }
+}
+
+/// The configuration that a load is to replace, and its zone.
+fn in_force() -> Option<(&'static Conf, Zone)> {
+    if !process::is_loading() {
+        return None;
+    }
+    // SAFETY: until a load succeeds, nginx's global cycle is the one before it, which is live.
+    let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
+    Some((conf, conf.zone()?))
+}
+
+/// A configuration that began to be read at `began` came to nothing: its cycle's pool is destroyed
+/// before `init_module`. The one before it goes on.
+pub fn load_failed(began: u64) {
+    let Some((conf, zone)) = in_force() else {
+        return;
+    };
+    zone.roster().set_loading_since(0);
+    if conf.generation.get() == 0 {
+        return;
+    }
+    let log = Log::current();
+    // With `master_process off` what the event loop has begun holds the lock.
+    let Some(mut hold) =
+        monitor::take_over().or_else(|| Hold::take(zone, conf, log, Occasion::Begin))
+    else {
+        return;
+    };
+    let mut transitions = losses::known_to_master(&hold);
+    transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
+    hold.run(transitions, Mode::Blocking);
+}
+
+/// The node leaves a zone: the new configuration has another, or none.
+fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
+    match new {
+        Some(new) => log!(
+            log,
+            Notice,
+            "worker_manager: the zone has changed, a new history starts with generation {}",
+            new.generation.get()
+        ),
+        None => log!(log, Notice, "worker_manager: no longer configured"),
+    }
+    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
+        return;
+    };
+    let mut transitions =
+        if load == Load::Reload { losses::known_to_master(&hold) } else { vec![] };
+    hold.roster().retire_all();
+    hold.roster().set_loading_since(0);
+    if load == Load::SingleReload {
+        // This process is the only one that ever registered there; by now it may have done so in
+        // another zone.
+        transitions.extend(
+            hold.roster()
+                .workers()
+                .filter(|w| w.pid == process::pid())
+                .map(|w| Transition::WorkerExit { slot: w.slot, stopping: false }),
+        );
+        if new.is_none() {
+            set_member(None);
+        }
+    }
+    hold.run(transitions, Mode::Blocking);
+}

@@ -1,0 +1,81 @@
+//! A worker begins.
+
+use std::cell::Cell;
+
+use ngx::ffi::ngx_cycle_t;
+use roster::{Counts, Event, Mode};
+
+use super::{losses, marks};
+use crate::actions::Handler;
+use crate::config::Conf;
+use crate::delivery::{member, register, registration, uncounted, Hold, Occasion};
+use crate::monitor;
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
+use crate::nginx::zone::Zone;
+
+/// The process that has begun as a worker last: this one, or one that it was forked from.
+static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
+
+/// A worker begins: `init_process`, or before it Lua code that calls `on_init_worker_by_lua`; the
+/// second of them finds it registered.
+///
+/// # Safety
+/// `cycle` is what nginx called `init_process` with.
+pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
+    if STARTED.replace(process::pid()) == process::pid() {
+        return;
+    }
+    // SAFETY: the cycle is live.
+    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, conf.zone()?))) {
+        start(zone, conf, log);
+        if process::is_terminated() || process::is_told_to_quit() {
+            monitor::turn_soon(log);
+        }
+    }
+}
+
+fn start(zone: Zone, conf: &'static Conf, log: Log) {
+    if conf.generation.get() == 0 {
+        uncounted::begin(zone);
+        return;
+    }
+    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
+        return;
+    };
+    let losses = losses::of_predecessors(&hold);
+    hold.run(losses, Mode::Blocking);
+    let respawn_of = uncounted::respawn_of(zone);
+    register(&mut hold, zone, conf, respawn_of, log);
+    hold.run([], Mode::Blocking);
+    let alone = hold.roster().generations().count() < 2;
+    drop(hold);
+    if member().is_none() {
+        uncounted::begin(zone);
+    }
+    monitor::start(conf, alone, log);
+}
+
+/// Tells the start of this worker, which is registered, to a handler in a VM that was not told it then:
+/// under the lock as everything, and counting who was told in this VM before.
+pub fn tell_start_to(handler: &Handler, conf: &Conf) {
+    let log = Log::current();
+    let Some((event, member)) = registration::start().zip(member()) else {
+        return;
+    };
+    let Some(mut hold) = Hold::take(member.zone, conf, log, Occasion::Begin) else {
+        return;
+    };
+    // Nothing is told before what came before it.
+    hold.run([], Mode::Blocking);
+    let (roster, since) = (hold.roster(), clock::microseconds());
+    let Counts { n_prev, n_next, n_older, .. } = roster.counts(member.generation);
+    roster.mark(member.slot, marks::started(handler.vm));
+    let n_mine = marks::count(roster, member.generation, marks::started(handler.vm), true);
+    roster.callback_begins(event.kind, since / 1000);
+    let event = Event { n_prev, n_mine, n_next, n_older, ..event };
+    handler.run(&event, conf.cycle, &conf.lua.vms, roster, log);
+    roster.callback_over(event.kind, clock::microseconds().saturating_sub(since));
+}

@@ -1,0 +1,431 @@
+//! What runs in the event loop of a serving worker: its heartbeat, the look at the others', and
+//! what is left to do of events told from there. Nothing here ever waits.
+
+use std::cell::Cell;
+
+use linux::cgroup::OomKills;
+use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
+use roster::{Reason, Roster, Transition, WorkerView};
+
+use super::schedule::{arm_retry, disarm_retry, retry_after, Rhythm, AT_ONCE, RHYTHM};
+use super::{busy, drain, order, peers, resume};
+use crate::actions::detached;
+use crate::config::Conf;
+use crate::delivery::uncounted::{self, Attempt};
+use crate::delivery::{member, oom, Hold, Member};
+use crate::nginx::clock;
+use crate::nginx::log::Log;
+use crate::nginx::process::{self, PerProcess};
+use crate::nginx::timer::{self, Timer};
+
+/// How soon to try again to register, if there is room but the lock is busy, milliseconds.
+const SEEK: ngx_msec_t = 100;
+/// How often to look whether programs nobody waits for have ended, milliseconds.
+const REAP: ngx_msec_t = 100;
+/// The longest time between a suspicion and the judgement, milliseconds.
+const CONFIRM: u64 = 1000;
+/// How long after its start a worker begins to watch others, milliseconds: once the start, which
+/// should not take longer for that, is over, and before nginx tells the workers before it to quit,
+/// 100 ms after it has started these (`ngx_master_process_cycle`).
+const SETTLE: u64 = 50;
+/// The same if no older generation is alive. All workers have successors then, and a start with many
+/// workers may last.
+const SETTLE_ALONE: u64 = 2000;
+/// How often to look at the kernel's count of processes killed for memory, milliseconds.
+const OOM: u64 = 60_000;
+
+/// When this worker last looked at the kernel's count of processes killed for memory, and what it
+/// was then.
+static OOM_KILLS: PerProcess<Cell<(u64, Option<OomKills>)>> = PerProcess(Cell::new((0, None)));
+
+static mut HEARTBEAT: Timer = Timer::new();
+
+fn arm_heartbeat(log: Log) {
+    let interval = RHYTHM.get().interval as ngx_msec_t;
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe { Timer::arm(&raw mut HEARTBEAT, interval, on_heartbeat, log) };
+}
+
+/// Lets the event loop turn once. nginx looks whether a worker is to end after it has waited for an event
+/// (`ngx_worker_process_cycle`): a signal that came before, as one did while this worker waited for the
+/// lock, would only be noticed at the next event, whenever that is.
+pub fn turn_soon(log: Log) {
+    // SAFETY: as in `start`; a static, and the event loop is this thread's.
+    unsafe {
+        if !ngx_event_timer_rbtree.root.is_null() {
+            arm_retry(AT_ONCE, on_retry, log);
+        }
+    }
+}
+
+/// Starts the heartbeat of this worker, or goes on with another configuration. `alone` says that no
+/// other generation is alive.
+pub fn start(conf: &Conf, alone: bool, log: Log) {
+    // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
+    // init_process, which comes after those of the event modules.
+    if unsafe { ngx_event_timer_rbtree.root.is_null() } {
+        log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
+        return;
+    }
+    let now = clock::monotonic();
+    let settle = if alone { SETTLE_ALONE } else { SETTLE };
+    RHYTHM.set(Rhythm {
+        interval: conf.interval() as u64,
+        failed: conf.failed() as u64,
+        beat: now,
+        tend_at: if process::is_worker() { now + settle } else { 0 },
+        on_retry: Some(on_retry),
+        ..Rhythm::NONE
+    });
+    arm_heartbeat(log);
+    if process::is_worker() {
+        drain::expect(log);
+        // SAFETY: a static, and the event loop is this thread's.
+        unsafe { arm_retry(0, on_first_round, log) };
+    }
+    if reap() {
+        retry_after(REAP);
+    }
+}
+
+/// Ends the heartbeat. What the event loop had begun is handed over, finished.
+pub fn stop() -> Option<Hold<'static>> {
+    end();
+    resume::take_over()
+}
+
+/// Ends the heartbeat.
+pub fn end() {
+    RHYTHM.set(Rhythm::NONE);
+    busy::over();
+    // SAFETY: statics, and the event loop is this thread's.
+    unsafe {
+        Timer::disarm(&raw mut HEARTBEAT);
+        disarm_retry();
+    }
+}
+
+/// That this worker, which is about to end, drains, if nobody was told.
+pub fn untold_draining(me: WorkerView, stopping: bool) -> Option<Transition> {
+    drain::is_untold().then(|| {
+        drain::told();
+        let connections = process::all_connections();
+        Transition::WorkerDraining { slot: me.slot, connections, stopping }
+    })
+}
+
+/// Comes back to programs that nobody waits for.
+pub fn reap_later() {
+    retry_after(REAP);
+}
+
+/// Forgets those that have ended, see `detached::reap`; true if some have not. Those that have failed count
+/// in this worker's zone.
+fn reap() -> bool {
+    detached::reap(|| serving().map(|member| member.zone))
+}
+
+/// This worker, unless a reload of a single process (`master_process off`) has taken the module away,
+/// and the zone with it, in which case no function of the module was called.
+/// Nor if others have taken its place in the roster from it: what is there is another's.
+fn serving() -> Option<Member> {
+    Conf::in_force().and(member()).filter(|member| member.view().is_some())
+}
+
+unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
+    let Some(member) = serving() else {
+        seek_place();
+        return;
+    };
+    let mut rhythm = RHYTHM.get();
+    let now = clock::monotonic();
+    // Who was itself late, because the machine slept or it was stopped, can't judge others: they
+    // had no more time than it had.
+    let least = rhythm.interval + rhythm.failed / 2 + timer::delay();
+    let late = now.saturating_sub(rhythm.beat) > least;
+    member.zone.roster().beat(member.slot, member.registration, now);
+    rhythm.beat = now;
+    RHYTHM.set(rhythm);
+    let log = Log::current();
+    peers::tend(&member, now, on_peer_death, log);
+    show_connections(&member);
+    let (looked, kills) = OOM_KILLS.get();
+    let first = || member.zone.roster().workers().next();
+    // One on the node is enough.
+    if now - looked >= OOM && first().is_some_and(|first| first.registration == member.registration)
+    {
+        OOM_KILLS.set((now, oom::look(member.zone.roster(), kills)));
+    }
+    look(member, now, if late { Look::AtItself } else { Look::First });
+    arm_heartbeat(log);
+}
+
+/// The heartbeat of a worker that has no place in the zone: it sees whether there is room now.
+fn seek_place() {
+    if !uncounted::is_this() {
+        return;
+    }
+    let (Some(conf), log) = (Conf::in_force(), Log::current()) else {
+        return;
+    };
+    let after = match uncounted::try_register(conf, log) {
+        Attempt::None => RHYTHM.get().interval as ngx_msec_t,
+        Attempt::Busy => SEEK,
+        Attempt::Registered(hold) => {
+            let now = clock::monotonic();
+            Rhythm::update(|rhythm| rhythm.beat = now);
+            tend_soon(now);
+            resume::work(hold, []);
+            RHYTHM.get().interval as ngx_msec_t
+        }
+    };
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe { Timer::arm(&raw mut HEARTBEAT, after, on_heartbeat, log) };
+}
+
+/// Lets the status see the connections of this worker, if there is a status.
+fn show_connections(member: &Member) {
+    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
+    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    if conf.is_some_and(|conf| conf.status.get().is_some()) {
+        let (active, idle) = process::connections();
+        let roster = member.zone.roster();
+        roster.set_connections(member.slot, member.registration, active, idle);
+    }
+}
+
+/// The first round of the event loop.
+unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
+    order::watch();
+    let settled = RHYTHM.get().tend_at.saturating_sub(clock::monotonic());
+    retry_after(settled as ngx_msec_t);
+    if drain::is_untold() {
+        retry_after(0);
+    }
+    if reap() {
+        retry_after(REAP);
+    }
+}
+
+unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
+    if reap() {
+        retry_after(REAP);
+    }
+    let Some(member) = serving() else {
+        return;
+    };
+    let now = clock::monotonic();
+    let rhythm = RHYTHM.get();
+    if rhythm.tend_at != 0 && now >= rhythm.tend_at {
+        Rhythm::update(|rhythm| rhythm.tend_at = 0);
+        peers::tend(&member, now, on_peer_death, Log::current());
+        show_connections(&member);
+        oom::begin(member.zone.roster());
+    }
+    resume::come_back();
+    // What came up while another event was told has waited for that.
+    if !resume::is_under_way() {
+        if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
+            // Nobody is suspected here: only the heartbeat knows whether this worker was late itself.
+            look(member, now, Look::AtItself);
+        } else {
+            Rhythm::update(|rhythm| rhythm.confirm_at = 0);
+            // Late again: no judgement this time either.
+            let late = now - rhythm.confirm_at > rhythm.failed / 2;
+            look(member, now, if late { Look::AtItself } else { Look::Second });
+        }
+    }
+    let rhythm = RHYTHM.get();
+    for at in [rhythm.confirm_at, rhythm.tend_at, rhythm.stuck_at] {
+        if at > now {
+            retry_after((at - now) as ngx_msec_t);
+        } else if at != 0 {
+            // What is left waits for the lock, or for a program.
+            retry_after(busy::pause());
+        }
+    }
+    let due_at = drain::due_at();
+    if due_at > now {
+        retry_after((due_at - now) as ngx_msec_t);
+    }
+}
+
+/// Something has happened that this worker should tell, if nobody is quicker.
+fn wake() {
+    if let Some(member) = serving() {
+        look(member, clock::monotonic(), Look::AtItself);
+    }
+}
+
+unsafe extern "C" fn on_peer_death(_event: *mut ngx_event_t) {
+    if peers::note_deaths() {
+        wake();
+    }
+}
+
+unsafe extern "C" fn on_holder_death(_event: *mut ngx_event_t) {
+    if busy::note_death() {
+        wake();
+    }
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Judge nobody else.
+    AtItself,
+    /// Suspect those whose heartbeat is overdue.
+    First,
+    /// Judge those that were suspected.
+    Second,
+}
+
+/// What there is to do, read without the lock.
+#[derive(Default)]
+struct Findings {
+    work: bool,
+    suspects: bool,
+}
+
+fn find(member: &Member, now: u64, closely: Look) -> Findings {
+    let roster = member.zone.roster();
+    let news = news_of_kin(roster, now);
+    let rhythm = RHYTHM.get();
+    let mut findings = Findings {
+        // Somebody died before it had told everything; if it is just busy telling, the lock is
+        // taken and this comes to nothing.
+        work: roster.pending().is_some()
+            || roster.over().is_some()
+            || roster.ready().is_some()
+            || !news.is_empty()
+            || drain::is_due(now)
+            || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
+        suspects: false,
+    };
+    for w in roster.workers() {
+        if w.registration == member.registration {
+            findings.work |= w.hung;
+        } else if w.is_overdue(now) {
+            match closely {
+                Look::AtItself => {}
+                Look::First => findings.suspects |= !w.hung || is_gone(&w),
+                Look::Second => findings.work |= judge(&w).is_some(),
+            }
+        }
+    }
+    findings
+}
+
+fn is_gone(w: &WorkerView) -> bool {
+    linux::process::is_gone(w.pid, w.since_boot)
+}
+
+/// What is to be said, at the second look, of another worker whose heartbeat is overdue. At the
+/// first it would be too early: right after a sleep of the machine some that live have not had
+/// their turn yet, and who died just now has a successor that knows the cause.
+fn judge(w: &WorkerView) -> Option<Transition> {
+    if is_gone(w) {
+        Some(Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
+    } else {
+        (!w.hung).then_some(Transition::WorkerHung { slot: w.slot })
+    }
+}
+
+/// Sees again who is to be watched, in a moment.
+fn tend_soon(now: u64) {
+    Rhythm::update(|rhythm| rhythm.tend_at = now);
+    retry_after(AT_ONCE);
+}
+
+/// What there is to tell of those that are watched, and when to come back to them.
+fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
+    let peers::News { transitions, wait, tend } = peers::news(roster, now);
+    if wait {
+        // Also between a look and the lock a cause may vanish, with the reaping of the dead, before
+        // it is to be had from the pidfd.
+        retry_after(AT_ONCE);
+    }
+    if tend {
+        tend_soon(now);
+    }
+    transitions
+}
+
+fn look(member: Member, now: u64, closely: Look) {
+    let findings = find(&member, now, closely);
+    if findings.suspects && closely == Look::First {
+        let rhythm = RHYTHM.get();
+        if rhythm.confirm_at == 0 {
+            let wait = (rhythm.failed / 2).clamp(1, CONFIRM);
+            Rhythm::update(|rhythm| rhythm.confirm_at = now + wait);
+            retry_after(wait as ngx_msec_t);
+        }
+    }
+    if !findings.work || resume::is_under_way() {
+        return;
+    }
+    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
+    let (conf, log) = unsafe { (Conf::of(ngx_cycle.cast()), Log::current()) };
+    let Some(conf) = conf else {
+        return;
+    };
+    let Some(hold) = Hold::try_take(member.zone, conf, log) else {
+        if closely == Look::Second {
+            // What was seen twice need not be confirmed again.
+            Rhythm::update(|rhythm| rhythm.confirm_at = now);
+        }
+        busy::come_back(member.zone, conf, on_holder_death, log);
+        return;
+    };
+    busy::over();
+    // Under the lock nobody else changes anything: look again.
+    let mut transitions = news_of_kin(hold.roster(), now);
+    if !transitions.is_empty() {
+        tend_soon(now);
+    }
+    for w in hold.roster().workers() {
+        let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
+        if w.registration == member.registration {
+            let stopping = order::is_stopping(hold.roster(), &w);
+            transitions.extend(of_itself(&w, stopping, now, conf, log));
+        } else if closely == Look::Second && w.is_overdue(now) && !transitions.iter().any(is_lost) {
+            let judgement = judge(&w);
+            if let Some(Transition::WorkerHung { .. }) = judgement {
+                log!(
+                    log,
+                    Warn,
+                    "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
+                    w.pid,
+                    now.saturating_sub(w.beat)
+                );
+            }
+            transitions.extend(judgement);
+        }
+    }
+    resume::work(hold, transitions);
+}
+
+/// What this worker has to tell of itself.
+fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -> Vec<Transition> {
+    let slot = me.slot;
+    let mut transitions = Vec::new();
+    if me.hung {
+        log!(log, Notice, "worker_manager: this worker was hung and goes on");
+        transitions.push(Transition::WorkerRecovered { slot });
+    }
+    let draining = drain::is_due(now).then(|| untold_draining(*me, stopping)).flatten();
+    if let Some(draining) = draining {
+        transitions.push(draining);
+        Rhythm::update(|rhythm| {
+            // Those who were watched may have another place in the ring now.
+            rhythm.tend_at = now;
+            rhythm.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
+        });
+    }
+    let rhythm = RHYTHM.get();
+    if rhythm.stuck_at != 0 && now >= rhythm.stuck_at {
+        Rhythm::update(|rhythm| rhythm.stuck_at = 0);
+        transitions.push(Transition::WorkerStuck { slot, connections: process::all_connections() });
+    }
+    transitions
+}

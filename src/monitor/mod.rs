@@ -1,0 +1,14 @@
+//! What runs in the event loop of a serving worker: its heartbeat, the look at its peers, the order to quit,
+//! and what is left to do of events told from there. Nothing here ever waits. It uses `delivery` to take the
+//! lock, and what is below that.
+
+mod busy;
+pub mod drain;
+mod heartbeat;
+pub mod order;
+mod peers;
+mod resume;
+mod schedule;
+
+pub use heartbeat::{end, reap_later, start, stop, turn_soon, untold_draining};
+pub use resume::take_over;

@@ -1,0 +1,93 @@
+//! When this worker comes back to what: its rhythm, and the timer of all that is to be done between two
+//! heartbeats.
+
+use std::cell::Cell;
+
+use ngx::ffi::{ngx_event_t, ngx_msec_t};
+
+use crate::nginx::log::Log;
+use crate::nginx::process::PerProcess;
+use crate::nginx::timer::Timer;
+
+/// How soon to come back to a lock that is busy, at first, or a program that runs, milliseconds.
+pub const SOON: ngx_msec_t = 10;
+/// How soon to come back to a death whose cause is not known yet, milliseconds.
+pub const AT_ONCE: ngx_msec_t = 1;
+
+/// The rhythm of this worker; all times are of the monotonic clock, milliseconds, 0 for never.
+#[derive(Clone, Copy)]
+pub struct Rhythm {
+    /// 0 in a process without event loop.
+    pub interval: u64,
+    /// How far a heartbeat may overrun.
+    pub failed: u64,
+    /// The last heartbeat.
+    pub beat: u64,
+    /// When to look again at workers that seemed hung.
+    pub confirm_at: u64,
+    /// When to see again who is to be watched.
+    pub tend_at: u64,
+    /// When to tell that this worker drains for too long.
+    pub stuck_at: u64,
+    /// What `retry_after` comes back to.
+    pub on_retry: Option<unsafe extern "C" fn(*mut ngx_event_t)>,
+}
+
+impl Rhythm {
+    pub const NONE: Rhythm = Rhythm {
+        interval: 0,
+        failed: 0,
+        beat: 0,
+        confirm_at: 0,
+        tend_at: 0,
+        stuck_at: 0,
+        on_retry: None,
+    };
+
+    /// Changes the rhythm.
+    pub fn update(change: impl FnOnce(&mut Rhythm)) {
+        let mut rhythm = RHYTHM.get();
+        change(&mut rhythm);
+        RHYTHM.set(rhythm);
+    }
+}
+
+/// The rhythm of this process.
+pub static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
+
+static mut RETRY: Timer = Timer::new();
+
+/// Comes back after a time, or earlier if that is already arranged.
+pub fn retry_after(after: ngx_msec_t) {
+    let Some(on_retry) = RHYTHM.get().on_retry else {
+        return;
+    };
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe {
+        if !Timer::is_due_within(&raw const RETRY, after) {
+            Timer::arm(&raw mut RETRY, after, on_retry, Log::current());
+        }
+    }
+}
+
+/// Comes back after a time, whatever was arranged before.
+///
+/// # Safety
+/// This thread runs the event loop.
+pub unsafe fn arm_retry(
+    after: ngx_msec_t,
+    handler: unsafe extern "C" fn(*mut ngx_event_t),
+    log: Log,
+) {
+    // SAFETY: a static, and the event loop is this thread's.
+    unsafe { Timer::arm(&raw mut RETRY, after, handler, log) };
+}
+
+/// Takes the timer out of the event loop.
+///
+/// # Safety
+/// As for `arm_retry`.
+pub unsafe fn disarm_retry() {
+    // SAFETY: as above.
+    unsafe { Timer::disarm(&raw mut RETRY) };
+}

@@ -24,10 +24,11 @@ use crate::nginx::clock;
 use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
-mod live;
 mod page;
+mod pending;
 mod respond;
 mod stream;
+mod tick;
 mod wait;
 
 use respond::{header, Response};
@@ -208,5 +209,5 @@ fn facts(zone: Zone) -> Facts {
 
 /// This worker is to quit: nothing here may keep it.
 pub fn drain() {
-    live::drain();
+    pending::drain();
 }

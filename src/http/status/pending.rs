@@ -3,7 +3,6 @@
 //! are such requests.
 
 use core::ffi::c_void;
-use core::mem::take;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -13,8 +12,7 @@ use ngx::ffi::{
     ngx_pool_cleanup_add, NGX_OK,
 };
 
-use super::stream::{self, Stream};
-use super::wait::{self, Pending};
+use super::tick::Tick;
 use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
@@ -25,18 +23,30 @@ use crate::nginx::zone::Zone;
 /// How often to look, milliseconds.
 const TICK: ngx_msec_t = 100;
 
-/// A request that is under way.
-pub enum Live {
-    /// It is sent events.
-    Stream(Stream),
-    /// It waits.
-    Wait(Pending),
-    /// It is finalized; nginx may still be sending this.
-    Over { _bytes: Vec<u8> },
+/// A request that is answered later, or bit by bit.
+pub trait PendingRequest {
+    /// Whether there may be something to do at this tick.
+    fn is_due(&self, tick: &Tick) -> bool;
+
+    /// Goes on. What to finalize the request with, if that was all.
+    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t>;
+
+    /// Goes on when the client has read what it was sent, as above.
+    fn on_writable(&mut self, r: *mut ngx_http_request_t, zone: Option<Zone>) -> Option<ngx_int_t> {
+        let _ = (r, zone);
+        None
+    }
+}
+
+/// A request that is under way, or finalized: nginx may still be sending what is kept with it.
+struct Entry {
+    /// None while it goes on.
+    request: Option<Box<dyn PendingRequest>>,
+    over: bool,
 }
 
 /// By the address of the request.
-type Requests = BTreeMap<usize, Live>;
+type Requests = BTreeMap<usize, Entry>;
 
 static REQUESTS: PerProcess<RefCell<Requests>> = PerProcess(RefCell::new(Requests::new()));
 /// The epoch and the newest event told, as of the last look.
@@ -44,7 +54,7 @@ static SEEN: PerProcess<Cell<(u64, u64)>> = PerProcess(Cell::new((0, 0)));
 static mut TICKER: Timer = Timer::new();
 
 /// Takes a request in, until its pool is destroyed. False if there is no memory.
-pub fn add(r: *mut ngx_http_request_t, live: Live) -> bool {
+pub fn add(r: *mut ngx_http_request_t, request: Box<dyn PendingRequest>) -> bool {
     // SAFETY: the request is live and has a pool; size 0 asks for no memory of the cleanup's.
     unsafe {
         let cleanup = ngx_pool_cleanup_add((*r).pool, 0);
@@ -54,7 +64,7 @@ pub fn add(r: *mut ngx_http_request_t, live: Live) -> bool {
         (*cleanup).handler = Some(forget);
         (*cleanup).data = r.cast();
     }
-    REQUESTS.borrow_mut().insert(r as usize, live);
+    REQUESTS.borrow_mut().insert(r as usize, Entry { request: Some(request), over: false });
     true
 }
 
@@ -80,20 +90,26 @@ pub fn keep(r: *mut ngx_http_request_t) -> bool {
     true
 }
 
-/// Looks at a request that is under way.
-pub fn with<T>(r: *mut ngx_http_request_t, look: impl FnOnce(&mut Live) -> T) -> Option<T> {
-    REQUESTS.borrow_mut().get_mut(&(r as usize)).map(look)
+/// Lets a request do something that is under way. It is not in the table meanwhile, since nginx may call
+/// this module from there.
+pub fn with<T>(
+    r: *mut ngx_http_request_t,
+    go_on: impl FnOnce(&mut dyn PendingRequest) -> T,
+) -> Option<T> {
+    let take = |entry: &mut Entry| if entry.over { None } else { entry.request.take() };
+    let mut request = REQUESTS.borrow_mut().get_mut(&(r as usize)).and_then(take)?;
+    let result = go_on(&mut *request);
+    if let Some(entry) = REQUESTS.borrow_mut().get_mut(&(r as usize)) {
+        entry.request = Some(request);
+    }
+    Some(result)
 }
 
 /// Ends a request as a content handler that returns `rc` would.
 pub fn finalize(r: *mut ngx_http_request_t, rc: ngx_int_t) {
-    with(r, |live| {
-        let bytes = match live {
-            Live::Stream(stream) => take(stream.bytes_mut()),
-            _ => Vec::new(),
-        };
-        *live = Live::Over { _bytes: bytes };
-    });
+    if let Some(entry) = REQUESTS.borrow_mut().get_mut(&(r as usize)) {
+        entry.over = true;
+    }
     // SAFETY: the request is live until it is finalized, its connection stays where it is. Whoever
     // finalizes outside the handlers of http has to run what that leaves to be run.
     unsafe {
@@ -119,35 +135,26 @@ pub fn drain() {
 }
 
 unsafe extern "C" fn on_tick(_event: *mut ngx_event_t) {
-    let exiting = process::is_exiting();
     let zone = current_zone();
-    let now = clock::monotonic();
     let seen = zone.map_or((0, 0), |z| (z.roster().epoch(), z.roster().last_delivered()));
     let moved = SEEN.replace(seen) != seen;
-
-    let mut streams = Vec::new();
-    let mut waits = Vec::new();
-    for (r, live) in REQUESTS.borrow().iter() {
-        let r = *r as *mut ngx_http_request_t;
-        match live {
-            Live::Stream(stream) if moved || exiting || stream.is_due(now) => streams.push(r),
-            Live::Wait(_) => waits.push(r),
-            _ => {}
+    let mut tick = Tick::new(zone, process::is_exiting(), clock::monotonic(), moved);
+    let is_due = |entry: &Entry| {
+        !entry.over && entry.request.as_ref().is_some_and(|request| request.is_due(&tick))
+    };
+    let due: Vec<_> = REQUESTS
+        .borrow()
+        .iter()
+        .filter(|(_, entry)| is_due(entry))
+        .map(|(r, _)| *r as *mut ngx_http_request_t)
+        .collect();
+    for r in due {
+        if let Some(rc) = with(r, |request| request.go_on(r, &mut tick)).flatten() {
+            finalize(r, rc);
         }
     }
-    let mut lines = stream::Lines::default();
-    for r in streams {
-        match zone.filter(|_| !exiting) {
-            Some(zone) => stream::go_on(r, zone, &mut lines),
-            None => stream::end(r),
-        }
-    }
-    if !waits.is_empty() {
-        wait::look(&waits, zone, exiting, now);
-    }
 
-    let under_way = |live: &Live| !matches!(live, Live::Over { .. });
-    if REQUESTS.borrow().values().any(under_way) {
+    if REQUESTS.borrow().values().any(|entry| !entry.over) {
         // SAFETY: as in `drain`. It holds a worker that shuts down for one more tick, in which all
         // of them end.
         unsafe { Timer::arm_and_hold(&raw mut TICKER, TICK, on_tick, Log::current()) };

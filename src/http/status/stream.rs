@@ -1,8 +1,6 @@
 //! Event streams: Server-Sent Events, the history and then what comes. The history in the zone is the
 //! only buffer: a client that does not read falls behind there.
 
-use std::collections::BTreeMap;
-
 use ngx::ffi::{
     ngx_add_timer, ngx_buf_t, ngx_chain_t, ngx_del_timer, ngx_handle_write_event,
     ngx_http_output_filter, ngx_http_request_t, ngx_http_send_special, ngx_int_t, ngx_pcalloc,
@@ -10,11 +8,11 @@ use ngx::ffi::{
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
 use report::cursor::{Cursor, Remembered};
-use report::json;
 use roster::Roster;
 
-use super::live::{self, Live};
+use super::pending::{self, PendingRequest};
 use super::respond::{self, Response};
+use super::tick::{Lines, Tick};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
 use crate::nginx::zone::Zone;
@@ -37,21 +35,6 @@ pub struct Stream {
     ping_at: u64,
 }
 
-/// Events that were written as text at this tick: all streams send the same.
-#[derive(Default)]
-pub struct Lines(BTreeMap<u64, Option<String>>);
-
-impl Lines {
-    fn get(&mut self, roster: Roster<'_>, seq: u64) -> Option<&str> {
-        let make = || {
-            let (event, took) = roster.told(seq)?;
-            let id = Cursor { history: Some(event.history), seq };
-            Some(format!("id: {id}\ndata: {}\n\n", json::event(&event, took)))
-        };
-        self.0.entry(seq).or_insert_with(make).as_deref()
-    }
-}
-
 /// Begins a stream after an event.
 pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     if !request.is_main() {
@@ -71,35 +54,36 @@ pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     let Some(stream) = Stream::new(r, after) else {
         return error;
     };
-    if !live::add(r, Live::Stream(stream)) {
+    if !pending::add(r, Box::new(stream)) {
         return error;
     }
     // SAFETY: the request is live.
     unsafe { (*r).write_event_handler = Some(on_writable) };
-    if pump(r, zone, &mut Lines::default()).is_err() || !live::keep(r) {
+    let failed = pending::with(r, |stream| stream.on_writable(r, Some(zone))).flatten();
+    if failed.is_some() || !pending::keep(r) {
         return error;
     }
     NGX_DONE as ngx_int_t
 }
 
-/// Sends what there is to send.
-pub fn go_on(r: *mut ngx_http_request_t, zone: Zone, lines: &mut Lines) {
-    if pump(r, zone, lines).is_err() {
-        live::finalize(r, NGX_ERROR as ngx_int_t);
+impl PendingRequest for Stream {
+    fn is_due(&self, tick: &Tick) -> bool {
+        tick.moved || tick.exiting || tick.now >= self.ping_at
     }
-}
 
-/// Ends a stream. The client comes back, to another worker.
-pub fn end(r: *mut ngx_http_request_t) {
-    let idle = live::with(r, |live| matches!(live, Live::Stream(stream) if stream.is_idle()));
-    let rc = if idle == Some(true) {
-        // SAFETY: the request is live, and its header was sent.
-        unsafe { ngx_http_send_special(r, NGX_HTTP_LAST as usize) }
-    } else {
-        // Who does not read what there is would keep this worker.
-        NGX_ERROR as ngx_int_t
-    };
-    live::finalize(r, rc);
+    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t> {
+        match tick.zone.filter(|_| !tick.exiting) {
+            Some(zone) => {
+                self.pump(r, zone, &mut tick.lines).err().map(|()| NGX_ERROR as ngx_int_t)
+            }
+            None => Some(self.end(r)),
+        }
+    }
+
+    fn on_writable(&mut self, r: *mut ngx_http_request_t, zone: Option<Zone>) -> Option<ngx_int_t> {
+        let zone = zone.filter(|_| !is_blocked(r))?;
+        self.pump(r, zone, &mut Lines::default()).err().map(|()| NGX_ERROR as ngx_int_t)
+    }
 }
 
 impl Stream {
@@ -118,16 +102,6 @@ impl Stream {
         let mut stream = Stream { after, buffer, chain, bytes: Vec::new(), ping_at: 0 };
         stream.set(format!("retry: {BACK}\n\n").into_bytes());
         Some(stream)
-    }
-
-    /// Whether it is to be looked at though nothing has moved.
-    pub fn is_due(&self, now: u64) -> bool {
-        now >= self.ping_at
-    }
-
-    /// What nginx may be sending still.
-    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
     }
 
     /// Whether all was sent that was to be.
@@ -180,25 +154,35 @@ impl Stream {
         self.set(piece.into_bytes());
         true
     }
-}
 
-/// Sends pieces until there is nothing to say or the client is to read first.
-fn pump(r: *mut ngx_http_request_t, zone: Zone, lines: &mut Lines) -> Result<(), ()> {
-    loop {
-        let next = live::with(r, |live| match live {
-            Live::Stream(stream) if stream.is_idle() => {
-                stream.fill(zone.roster(), lines).then_some(stream.chain)
+    /// Sends pieces until there is nothing to say or the client is to read first.
+    fn pump(
+        &mut self,
+        r: *mut ngx_http_request_t,
+        zone: Zone,
+        lines: &mut Lines,
+    ) -> Result<(), ()> {
+        loop {
+            // What is not idle is the first piece, or one that nginx has already.
+            let has = if self.is_idle() { self.fill(zone.roster(), lines) } else { !is_blocked(r) };
+            if !has {
+                return Ok(());
             }
-            // The first piece, or one that nginx has already.
-            Live::Stream(stream) if !is_blocked(r) => Some(stream.chain),
-            _ => None,
-        });
-        let Some(Some(chain)) = next else {
-            return Ok(());
-        };
-        send(r, chain)?;
-        if is_blocked(r) {
-            return Ok(());
+            send(r, self.chain)?;
+            if is_blocked(r) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the stream. The client comes back, to another worker.
+    fn end(&self, r: *mut ngx_http_request_t) -> ngx_int_t {
+        if self.is_idle() {
+            // SAFETY: the request is live, and its header was sent.
+            unsafe { ngx_http_send_special(r, NGX_HTTP_LAST as usize) }
+        } else {
+            // Who does not read what there is would keep this worker.
+            NGX_ERROR as ngx_int_t
         }
     }
 }
@@ -245,17 +229,17 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
             // As nginx's own writer says it.
             let log = Log::from_ptr((*connection).log);
             log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
-            live::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
+            pending::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
             return;
         }
     }
-    let sent = send(r, core::ptr::null_mut());
-    let zone = live::current_zone();
-    let more = sent.and_then(|()| match zone {
-        Some(zone) if !is_blocked(r) => pump(r, zone, &mut Lines::default()),
-        _ => Ok(()),
-    });
-    if more.is_err() {
-        live::finalize(r, NGX_ERROR as ngx_int_t);
+    if send(r, core::ptr::null_mut()).is_err() {
+        pending::finalize(r, NGX_ERROR as ngx_int_t);
+        return;
+    }
+    let zone = pending::current_zone();
+    let rc = pending::with(r, |stream| stream.on_writable(r, zone)).flatten();
+    if let Some(rc) = rc {
+        pending::finalize(r, rc);
     }
 }

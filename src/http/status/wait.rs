@@ -6,8 +6,9 @@ use report::json;
 use report::wait::{Until, Verdict, Wait, Waiting};
 use roster::Snapshot;
 
-use super::live::{self, Live};
+use super::pending::{self, PendingRequest};
 use super::respond::Response;
+use super::tick::Tick;
 use crate::lifecycle::former;
 use crate::nginx::clock;
 use crate::nginx::process;
@@ -31,42 +32,37 @@ pub fn answer(request: &mut Request, zone: Zone, wait: Wait) -> ngx_int_t {
     };
     let now = clock::now();
     let waiting = Waiting::begin(wait, &seen, now.wall, now.monotonic);
-    let mut pending = Pending { waiting, until: now.monotonic + wait.timeout };
+    let mut waits = Pending { waiting, until: now.monotonic + wait.timeout };
     let r: *mut ngx_http_request_t = request.into();
     let loading = zone.roster().loading_since() != 0;
     // SAFETY: the request is live.
     let request = unsafe { Request::from_ngx_http_request(r) };
     if let Some(response) =
-        pending.response(request, &seen, loading, process::is_exiting(), now.monotonic)
+        waits.response(request, &seen, loading, process::is_exiting(), now.monotonic)
     {
         return response.send(request);
     }
-    if live::add(r, Live::Wait(pending)) && live::keep(r) {
+    if pending::add(r, Box::new(waits)) && pending::keep(r) {
         NGX_DONE as ngx_int_t
     } else {
         NGX_ERROR as ngx_int_t
     }
 }
 
-/// Answers those whose time has come.
-pub fn look(waits: &[*mut ngx_http_request_t], zone: Option<Zone>, exiting: bool, now: u64) {
-    // Without a zone, or while it moves too fast to be read, all is as it was.
-    let seen = zone.and_then(|zone| zone.roster().snapshot(0));
-    let loading = zone.is_some_and(|zone| zone.roster().loading_since() != 0);
-    for &r in waits {
+impl PendingRequest for Pending {
+    fn is_due(&self, _tick: &Tick) -> bool {
+        true
+    }
+
+    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t> {
         // SAFETY: the request is live as long as it is among those under way.
         let request = unsafe { Request::from_ngx_http_request(r) };
-        let response = live::with(r, |live| match live {
-            Live::Wait(pending) => match &seen {
-                Some(seen) => pending.response(request, seen, loading, exiting, now),
-                None => pending.give_up(request, exiting, now, 0),
-            },
-            _ => None,
-        });
-        if let Some(response) = response.flatten() {
-            let rc = response.send(request);
-            live::finalize(r, rc);
-        }
+        let response = match tick.seen() {
+            (Some(seen), loading) => self.response(request, seen, loading, tick.exiting, tick.now),
+            // All is as it was.
+            (None, _) => self.give_up(request, tick.exiting, tick.now, 0),
+        };
+        response.map(|response| response.send(request))
     }
 }
 

@@ -1,6 +1,6 @@
 //! ngx-worker-manager: an nginx module that knows which masters and workers of a node are alive and
-//! runs what its user configured as they come and go. Each folder uses only those below it in this list;
-//! `module` has what nginx looks for.
+//! runs what its user configured as they come and go. `module` has what nginx looks for; which folder uses
+//! which is in ARCHITECTURE.md, and `auto/imports` checks it.
 
 #[macro_use]
 mod nginx;
@@ -8,12 +8,8 @@ mod nginx;
 mod actions;
 mod config;
 mod delivery;
-mod monitor;
-
-mod lifecycle;
-
-mod http;
-
 mod ffi;
-
+mod http;
+mod lifecycle;
 mod module;
+mod monitor;

@@ -22,7 +22,7 @@ sub dies {
     return $node->wait_for("a death $how", sub { $node->log =~ /worker process \d+ exited $how/ });
 }
 
-my $here = qr{in .*commit src/kill_point\.rs:\d+};
+my $here = qr{in .*commit src/nginx/kill_point\.rs:\d+};
 my %found = (
     'overflow'           => qr/heap-buffer-overflow .*READ of size 1.*#\d+ \S+ $here/s,
     'use after free'     => qr/heap-use-after-free .*READ of size 1.*#\d+ \S+ $here/s,

@@ -1,4 +1,4 @@
-# Death at every named point of a transition, in workers and in the master. See src/kill_point.rs.
+# Death at every named point of a transition, in workers and in the master. See src/nginx/kill_point.rs.
 use strict;
 use warnings;
 use Test::More;

@@ -33,8 +33,8 @@ pub enum Occasion {
 /// its workers 3.15 s after it has told them (`ngx_master_process_cycle`).
 const STOP_PATIENCE: u64 = 2500;
 
-/// How often to see whether somebody has come back to the lock, milliseconds, in the long run: each look costs some microseconds, and
-/// there may be hundreds who wait.
+/// How often to see whether somebody has come back to the lock, milliseconds, in the long run: each look
+/// costs some microseconds, and there may be hundreds who wait.
 const SEE_AGAIN: u64 = 25;
 
 /// When this process was first seen to be told to end, monotonic clock, milliseconds; 0 if it was not. It may

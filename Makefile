@@ -42,7 +42,7 @@ fuzz: setup-test build test-module hooks
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
-		cargo test --locked -p report --test fuzz -- --test-threads 2
+		cargo test --locked -p status --test fuzz -- --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
 
 # The module with kill points in it, for the tests.

@@ -5,9 +5,8 @@ use std::mem::{size_of_val, zeroed};
 use std::ptr;
 
 use crate::job::Job;
-use crate::log::Level;
+use crate::log::{say, Level};
 use crate::output::{Line, Output};
-use crate::supervisor::say;
 use crate::sys::{close_range, errno, monotonic, pipe, poll, pollfd};
 
 extern "C" {

@@ -12,6 +12,8 @@
 mod admission;
 mod delivery;
 mod event;
+#[cfg(feature = "kill-points")]
+mod forget;
 mod journal;
 #[cfg(feature = "kill-points")]
 pub mod kill;
@@ -27,6 +29,7 @@ mod template;
 mod transaction;
 mod transition;
 mod uncounted;
+mod words;
 
 pub use admission::Admission;
 pub use delivery::Pending;

@@ -4,8 +4,6 @@ use std::fmt;
 
 use roster::History;
 
-use crate::json;
-
 /// The last event that a client knows, as the `id` of a stream and the argument `after` have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -76,12 +74,6 @@ impl Missed {
             Some(history) if history != self.history => "restart",
             _ => "gap",
         }
-    }
-
-    /// As a message of an event stream.
-    pub fn message(&self) -> String {
-        let id = Cursor { history: Some(self.history), seq: self.next - 1 };
-        format!("event: {}\nid: {id}\ndata: {}\n\n", self.name(), json::missed(self))
     }
 }
 
@@ -165,18 +157,5 @@ mod tests {
         let other = Cursor { history: Some(1), seq: 5 };
         let missed = Missed { after: other, history: H, next: 1 };
         assert_eq!(remembered.resume(other), (at(0), Some(missed)));
-    }
-
-    #[test]
-    fn it_is_told_as_json() {
-        let gap = Missed { after: Cursor { history: None, seq: 3 }, history: H, next: 9 };
-        let line = r#"{"event":"gap","history":"00000000000000ab","after":3,"next":9}"#;
-        assert_eq!(json::missed(&gap), line);
-        assert_eq!(gap.message(), format!("event: gap\nid: 00000000000000ab:8\ndata: {line}\n\n"));
-        let restart = Missed { after: Cursor { history: Some(1), seq: 3 }, history: H, next: 1 };
-        assert_eq!(
-            json::missed(&restart),
-            r#"{"event":"restart","history":"00000000000000ab","after":"0000000000000001:3","next":1}"#
-        );
     }
 }

@@ -105,11 +105,19 @@ test-matrix: setup-test debian
 	auto/matrix sid
 	auto/versions bookworm trixie vendored $(or $(NGINX_1_30),sid)
 
+# By the interpreter that they name.
+SHELL_SCRIPTS = $(shell grep -lE '^\#!.*[/ ](ba)?sh$$' .ci/run auto/*)
+PERL_SCRIPTS = $(shell grep -lE '^\#!.*[/ ]perl$$' auto/* bench/run chaos/run nginx/demo/run)
+
+# What can be said of the code without running it.
 check: setup-check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features kill-points -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --document-private-items
+	shellcheck $(SHELL_SCRIPTS)
+	perlcritic --noprofile --quiet --severity 5 $(PERL_SCRIPTS) t/lib chaos/lib bench/lib
+	luacheck --quiet --no-color --std ngx_lua lua
 	auto/licences
 	auto/msrv
 

@@ -155,8 +155,12 @@ fn watch(
         if abandoned {
             say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
         } else {
-            let over = format_args!("{name} killed, exec_timeout {timeout:?} is over");
-            say(job, Level::Error, 0, over);
+            say(
+                job,
+                Level::Error,
+                0,
+                format_args!("{name} killed, exec_timeout {timeout:?} is over"),
+            );
         }
     }
 }

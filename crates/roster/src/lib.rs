@@ -6,6 +6,46 @@
 //!
 //! A change is a [`Transition`]. [`Roster::record`] carries it out whole or not at all, even if the
 //! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to tell.
+//!
+//! ```
+//! use roster::{
+//!     EventRecord, GenerationRecord, Head, Kind, Now, Roster, Transition, WorkerRecord,
+//! };
+//!
+//! // The module has these in shared memory; whoever looks at them there sees the same roster.
+//! let head = Head::default();
+//! let generations: [GenerationRecord; 4] = Default::default();
+//! let workers: [WorkerRecord; 4] = Default::default();
+//! let events: [EventRecord; 16] = Default::default();
+//! let roster =
+//!     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+//! let history = 77;
+//! roster.create(0, history);
+//!
+//! // A master commits its configuration, and its first worker begins.
+//! let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+//! let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
+//! roster.record(load, now, &mut |_| ()).expect("there is room");
+//! let start = Transition::WorkerStart {
+//!     generation: roster.current_generation(),
+//!     pid: 101,
+//!     index: 0,
+//!     process_slot: 0,
+//!     patience: 10_000,
+//!     respawn_of: None,
+//! };
+//! let recorded = roster.record(start, now, &mut |_| ()).expect("there is room");
+//!
+//! // The event has the counts, the new worker included.
+//! assert_eq!(recorded.event.kind, Kind::WorkerStart);
+//! assert_eq!((recorded.event.n_prev, recorded.event.n_mine), (None, 1));
+//! assert_eq!(roster.counts(1).n_mine, 1);
+//!
+//! // Both events wait for their callbacks, the older first; whoever has the lock next finds them,
+//! // even if the process that recorded them is gone.
+//! let pending = roster.pending().expect("nobody has told anything");
+//! assert_eq!((pending.event.kind, pending.begun), (Kind::MasterStart, 0));
+//! ```
 
 #![forbid(unsafe_code)]
 

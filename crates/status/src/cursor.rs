@@ -79,6 +79,20 @@ impl Missed {
 
 impl Remembered {
     /// From where a client goes on, and what it has missed.
+    ///
+    /// ```
+    /// use status::cursor::{Cursor, Remembered};
+    ///
+    /// let remembered = Remembered { history: 0xab, oldest: 10, newest: 20, seq: 20 };
+    /// let (cursor, missed) = remembered.resume(Cursor::parse("15").unwrap());
+    /// assert_eq!((cursor.to_string().as_str(), missed), ("00000000000000ab:15", None));
+    ///
+    /// // A client that was away for too long, and one that knew the node before it was started again.
+    /// let (cursor, missed) = remembered.resume(Cursor::parse("00000000000000ab:3").unwrap());
+    /// assert_eq!((cursor.seq, missed.unwrap().name()), (9, "gap"));
+    /// let (_, missed) = remembered.resume(Cursor::parse("0000000000000001:15").unwrap());
+    /// assert_eq!(missed.unwrap().name(), "restart");
+    /// ```
     pub fn resume(&self, after: Cursor) -> (Cursor, Option<Missed>) {
         let Remembered { history, oldest, .. } = *self;
         let restarted = after.history.is_some_and(|other| other != history);

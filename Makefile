@@ -42,7 +42,7 @@ fuzz: setup-test build test-module hooks
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
-		cargo test --locked -p report --test fuzz -- --test-threads 2
+		cargo test --locked -p status --test fuzz -- --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
 
 # The module with kill points in it, for the tests.
@@ -105,11 +105,20 @@ test-matrix: setup-test debian
 	auto/matrix sid
 	auto/versions bookworm trixie vendored $(or $(NGINX_1_30),sid)
 
+# By the interpreter that they name.
+SHELL_SCRIPTS = $(shell grep -lE '^\#!.*[/ ](ba)?sh$$' .ci/run auto/*)
+PERL_SCRIPTS = $(shell grep -lE '^\#!.*[/ ]perl$$' auto/* bench/run chaos/run nginx/demo/run)
+
+# What can be said of the code without running it.
 check: setup-check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --workspace --all-targets --features kill-points -- -D warnings
-	auto/imports src
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --document-private-items
+	auto/imports
+	shellcheck $(SHELL_SCRIPTS)
+	perlcritic --noprofile --quiet --severity 5 $(PERL_SCRIPTS) t/lib chaos/lib bench/lib
+	luacheck --quiet --no-color --std ngx_lua lua
 	auto/licences
 	auto/msrv
 

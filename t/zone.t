@@ -7,7 +7,7 @@ use Time::HiRes qw(time);
 use WorkerManager;
 use WorkerManager::Status;
 
-# What a roster begins with, see roster/src/layout.rs.
+# What a roster begins with, see crates/roster/src/layout.rs.
 my $MAGIC = 'ngxrostr';
 
 subtest 'a zone too small for two generations is refused' => sub {

@@ -5,8 +5,8 @@ use core::fmt::Write as _;
 use core::{mem, ptr};
 use std::io;
 
+use ::status::json;
 use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
-use report::json;
 use roster::{Event, Field, LogMark, LogProgress, Roster};
 
 use crate::nginx::kill_point::kill_point;

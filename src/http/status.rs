@@ -1,20 +1,20 @@
-//! `worker_manager_status`: the roster for people, scripts and Prometheus. What is said is in the crate
-//! `report`; here is what nginx has to do with it.
+//! `worker_manager_status`: the roster for people, scripts and Prometheus. What is said is in
+//! `crates/status`; here is what nginx has to do with it.
 
 use core::ffi::{c_char, c_void};
 use core::ptr;
 
+use ::status::cursor::{Cursor, Remembered};
+use ::status::losses::Recent;
+use ::status::metrics::{self, Format};
+use ::status::request::{self, Page};
+use ::status::wait::Wait;
+use ::status::{json, Facts};
 use ngx::ffi::{
     ngx_command_t, ngx_conf_t, ngx_cycle, ngx_http_request_t, ngx_int_t, ngx_uint_t, NGINX_VERSION,
     NGX_HTTP_GET, NGX_HTTP_HEAD,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
-use report::cursor::{Cursor, Remembered};
-use report::losses::Recent;
-use report::metrics::{self, Format};
-use report::request::{self, Page};
-use report::wait::Wait;
-use report::{json, Facts};
 use roster::{Event, Geometry, Snapshot};
 
 use crate::config::{place, Conf};

@@ -13,7 +13,7 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use POSIX ();
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
 use WorkerManager::Laws;
 
@@ -219,7 +219,8 @@ sub children {
         my $title = <$file> // next;
         push @children, { pid => $pid, title => $title };
     }
-    return sort { $a->{pid} <=> $b->{pid} } @children;
+    @children = sort { $a->{pid} <=> $b->{pid} } @children;
+    return @children;
 }
 
 sub wait_for {
@@ -234,7 +235,7 @@ sub wait_for {
             diag join "\n", grep { /worker_manager|alert|emerg|EV1/ } split /\n/, $self->log;
             return;
         }
-        select undef, undef, undef, 0.01;
+        sleep 0.01;
     }
 }
 
@@ -293,7 +294,8 @@ sub on_duty {
         $duty{ $event->{pid} } = 1 if $event->{event} eq 'worker_start';
         delete $duty{ $event->{pid} } if $event->{event} =~ /^worker_(exit|lost)$/;
     }
-    return sort { $a <=> $b } keys %duty;
+    my @pids = sort { $a <=> $b } keys %duty;
+    return @pids;
 }
 
 # Starts the node and waits until its workers have.

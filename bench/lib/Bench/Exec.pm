@@ -29,7 +29,8 @@ sub time_of_starts {
         wait_until(sub { lines("$root/laps") == $number + 1 });
         stop($pid);
         my (undef, @laps) = lines("$root/laps");
-        return sort { $a <=> $b } map { $_ / 1e6 } @laps;
+        my @seconds = sort { $a <=> $b } map { $_ / 1e6 } @laps;
+        return @seconds;
     };
     my @bare = $laps->('');
     my @exec = $laps->('on master_ready exec /bin/true;');

@@ -142,7 +142,7 @@ sub do_stop_kill {
 sub do_kill_point {
     my ($node, $action) = @_;
     $node->did('arm', $action->{point});
-    $node->write("kill/$action->{point}", '', 0666);
+    $node->write("kill/$action->{point}", '', oct '666');
 }
 
 # Kills who is in the middle of a callback.
@@ -189,7 +189,7 @@ sub order {
     my $path = $node->path("trick/$name");
     return 0 if -e $path;
     unlink glob "$path.*";
-    $node->write("trick/$name", $order, 0666);
+    $node->write("trick/$name", $order, oct '666');
     $node->did('order', $name, $order);
     return 1;
 }

@@ -54,8 +54,8 @@ sub new {
     copy("$self->{objs}/chaos/$_", "$root/$_") or die "$_: $!" for qw(hook hook.so clock.so);
     chmod 0755, "$root/hook";
     $self->replace_module;
-    $self->write('marks', '', 0666);
-    $self->write('clock', "\0" x 4096, 0644);
+    $self->write('marks', '', oct '666');
+    $self->write('clock', "\0" x 4096, oct '644');
     open $self->{did}, '>', "$root/did" or die $!;
     $self->{did}->autoflush(1);
     $self->{port} = free_socket()->sockport;

@@ -16,7 +16,7 @@ package Chaos::Tracer;
 use strict;
 use warnings;
 use Socket;
-use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+use Time::HiRes qw(clock_gettime sleep CLOCK_MONOTONIC);
 
 use constant { AF_NETLINK => 16, NETLINK_CONNECTOR => 11, SO_RCVBUFFORCE => 33 };
 use constant { FORK => 1, EXEC => 2, UID => 4, SID => 0x80, EXIT => 0x80000000 };
@@ -149,7 +149,7 @@ sub poll {
                 }
             }
         }
-        select undef, undef, undef, 0.005;
+        sleep 0.005;
     }
     return 0;
 }

@@ -30,7 +30,7 @@ impl Level {
 const LINE: usize = 2048;
 
 /// Writes a line to all logs of a job that take its level.
-pub fn write(job: &Job, level: Level, errno: i32, message: fmt::Arguments<'_>) {
+pub fn say(job: &Job, level: Level, errno: i32, message: fmt::Arguments<'_>) {
     let now = now();
     let mut line = format!("{} [{}] {}#{}: ", error_time(&now), level.name(), job.pid, own_pid());
     let start = line.len();
@@ -130,7 +130,7 @@ mod tests {
             libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, fds.as_mut_ptr());
             let logs = vec![Log { fd: fds[0], level, syslog }];
             let job = Job { pid: 77, label: "worker_manager: x".into(), logs, ..Job::default() };
-            write(&job, of, 2, format_args!("{message}"));
+            say(&job, of, 2, format_args!("{message}"));
             let mut text = [0u8; 4096];
             let n = libc::recv(fds[1], text.as_mut_ptr().cast(), text.len(), libc::MSG_DONTWAIT);
             fds.iter().for_each(|&fd| assert_eq!(libc::close(fd), 0));

@@ -5,9 +5,8 @@ use std::mem::{size_of_val, zeroed};
 use std::ptr;
 
 use crate::job::Job;
-use crate::log::Level;
+use crate::log::{say, Level};
 use crate::output::{Line, Output};
-use crate::supervisor::say;
 use crate::sys::{close_range, errno, monotonic, pipe, poll, pollfd};
 
 extern "C" {
@@ -156,8 +155,12 @@ fn watch(
         if abandoned {
             say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
         } else {
-            let over = format_args!("{name} killed, exec_timeout {timeout:?} is over");
-            say(job, Level::Error, 0, over);
+            say(
+                job,
+                Level::Error,
+                0,
+                format_args!("{name} killed, exec_timeout {timeout:?} is over"),
+            );
         }
     }
 }

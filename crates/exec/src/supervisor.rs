@@ -1,12 +1,11 @@
 //! The life of the helper: it waits until its program may begin, sees it to its end, and tells nginx.
 
 use std::ffi::{c_int, CStr};
-use std::fmt;
 use std::io::{stderr, Write};
 use std::ptr;
 
 use crate::job::{Job, User};
-use crate::log::{self, Level};
+use crate::log::{say, Level};
 use crate::program;
 use crate::queue::{Place, Queue, LOOK};
 use crate::status::{FAILED, PROTOCOL, SUCCEEDED};
@@ -170,9 +169,4 @@ fn wait_for_turn(job: &Job, queue: Queue, deadline: u64) -> Option<u64> {
             return None;
         }
     }
-}
-
-/// Writes a line to nginx's logs.
-pub fn say(job: &Job, level: Level, errno: i32, message: fmt::Arguments<'_>) {
-    log::write(job, level, errno, message);
 }

@@ -1,6 +1,7 @@
 //! How many processes of a memory cgroup the kernel has killed for lack of memory.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where the memory controller's files are. It stays the same while the system runs, also for a process
@@ -63,8 +64,12 @@ impl MemoryController {
 
     /// The kernel's count for the cgroup that this process is in now; none if it can't be read.
     pub fn oom_kills(&self) -> Option<OomKills> {
-        let file = self.file(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
-        let count = count_in(&fs::read_to_string(&file).ok()?)?;
+        self.oom_kills_by(|path| fs::read_to_string(path))
+    }
+
+    fn oom_kills_by(&self, read: impl Fn(&Path) -> io::Result<String>) -> Option<OomKills> {
+        let file = self.file(&read(Path::new("/proc/self/cgroup")).ok()?)?;
+        let count = count_in(&read(&file).ok()?)?;
         Some(OomKills { cgroup: hash(&file), count })
     }
 
@@ -182,6 +187,58 @@ mod tests {
         let events = "low 0\nhigh 0\nmax 9\noom 8\noom_kill 7\noom_group_kill 6\n";
         assert_eq!(count_in(events), Some(7));
         assert_eq!(count_in("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    /// The count that a process sees whose cgroup is `own`, and whose file of counts has this text, or
+    /// can't be read.
+    fn kills(own: &str, mounts: &str, counts: Result<&str, i32>) -> Option<OomKills> {
+        let memory = MemoryController::find_in(own, mounts).expect("there is one");
+        memory.oom_kills_by(|path| match path.to_str() {
+            Some("/proc/self/cgroup") => Ok(own.to_string()),
+            _ => counts.map(str::to_string).map_err(io::Error::from_raw_os_error),
+        })
+    }
+
+    #[test]
+    fn the_answers_of_the_kernel() {
+        let v1 = Ok("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
+        let v2 = Ok("low 0\nhigh 0\nmax 9\noom 5\noom_kill 4\n");
+        assert_eq!(kills(V1, V1_MOUNTS, v1).map(|kills| kills.count), Some(3));
+        assert_eq!(kills("0::/a\n", V2_MOUNTS, v2).map(|kills| kills.count), Some(4));
+        // The root cgroup of version 2 has no such file, nor has one that was removed.
+        assert_eq!(kills("0::/\n", V2_MOUNTS, Err(libc::ENOENT)), None);
+        assert_eq!(kills("0::/a (deleted)\n", V2_MOUNTS, Err(libc::ENOENT)), None);
+        assert_eq!(kills("0::/a\n", V2_MOUNTS, Err(libc::EACCES)), None);
+        // The cgroup was removed after the file had been opened.
+        assert_eq!(kills("0::/a\n", V2_MOUNTS, Err(libc::ENODEV)), None);
+        // Before Linux 4.13 nobody counts.
+        assert_eq!(kills(V1, V1_MOUNTS, Ok("oom_kill_disable 0\nunder_oom 0\n")), None);
+        for nonsense in ["", "oom_kill", "oom_kill \n", "oom_kill -1\n", "oom_kill many\n"] {
+            assert_eq!(kills("0::/a\n", V2_MOUNTS, Ok(nonsense)), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_moved_has_another_cgroup() {
+        let memory = MemoryController::find_in("0::/a\n", V2_MOUNTS).expect("there is one");
+        let seen = |own: &'static str| {
+            memory.oom_kills_by(|path| match path.to_str() {
+                Some("/proc/self/cgroup") => Ok(own.to_string()),
+                _ => Ok("oom_kill 1\n".to_string()),
+            })
+        };
+        let cgroup = |own| seen(own).map(|kills| kills.cgroup).expect("it is there");
+        assert_ne!(cgroup("0::/a\n"), cgroup("0::/b\n"));
+        assert_eq!(cgroup("0::/a\n"), cgroup("0::/a\n"));
+        // Version 1's memory controller was mounted since: this process sees it in version 2 no more.
+        assert_eq!(seen("4:memory:/a\n"), None);
+    }
+
+    #[test]
+    fn lines_that_are_not_whole_are_passed_over() {
+        let mounts = format!("\n29 22\n30 22 0:26 / - \n31 22 0:26 / /x rw - cgroup2\n{V2_MOUNTS}");
+        let own = "\n0\n0:\n0::/a\n";
+        assert_eq!(file(own, &mounts).as_deref(), Some("/sys/fs/cgroup/a/memory.events"));
     }
 
     #[test]

@@ -27,10 +27,16 @@ impl Stat {
     /// Reads what the kernel tells of a process now; none if there is no such process, or if `/proc`
     /// hides it (`hidepid`) or is not mounted.
     pub fn of(pid: i32) -> Option<Stat> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // SAFETY: sysconf has no preconditions.
         let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Stat::parse(&text, u64::try_from(ticks_per_second).unwrap_or(100))
+        let text = fs::read(format!("/proc/{pid}/stat"));
+        Stat::by(text, u64::try_from(ticks_per_second).unwrap_or(100))
+    }
+
+    /// By what came of reading the file. An error says nothing of the process: with `hidepid=2` one of
+    /// another user looks as if it did not exist.
+    fn by(text: io::Result<Vec<u8>>, ticks_per_second: u64) -> Option<Stat> {
+        Stat::parse(&text.ok()?, ticks_per_second)
     }
 
     /// The fields are those of proc_pid_stat(5): 3 is the state, 4 the parent, 9 the flags, 22 the start, 52 the wait
@@ -76,15 +82,23 @@ fn is_gone_by(errno: i32, stat: impl FnOnce() -> Option<Stat>, since_boot: u64) 
 /// Whether the process with this pid is another one than that which had it at a moment, milliseconds
 /// since boot.
 pub fn is_replaced(pid: i32, since_boot: u64) -> bool {
-    Stat::of(pid).is_some_and(|stat| !stat.lived_at(since_boot))
+    is_replaced_by(Stat::of(pid), since_boot)
+}
+
+/// One that `/proc` does not show is taken to be the same.
+fn is_replaced_by(stat: Option<Stat>, since_boot: u64) -> bool {
+    stat.is_some_and(|stat| !stat.lived_at(since_boot))
 }
 
 /// How the process that had this pid at a moment, milliseconds since boot, ended, as a wait status, if
 /// its parent has not reaped it yet. Processes of the same user may read that of each other: a dead
 /// process has no memory to be protected.
 pub fn zombie_status(pid: i32, since_boot: u64) -> Option<i32> {
-    let stat = Stat::of(pid)?;
-    // What may not be read reads 0, too.
+    zombie_status_by(Stat::of(pid)?, since_boot)
+}
+
+/// What may not be read reads 0, as does the status of one that ended well: neither is told.
+fn zombie_status_by(stat: Stat, since_boot: u64) -> Option<i32> {
     (stat.dead && stat.lived_at(since_boot) && stat.status != 0).then_some(stat.status)
 }
 
@@ -100,8 +114,10 @@ fn signal_errno(pid: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
+    use std::ptr;
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -197,6 +213,68 @@ mod tests {
             assert!(is_gone_by(errno, dead, 100));
             // hidepid hides /proc/PID of other users' processes, and kill() says EPERM.
             assert!(!is_gone_by(errno, || None, 100));
+        }
+    }
+
+    #[test]
+    fn what_proc_does_not_show_is_not_known() {
+        // No such process, or hidepid=2; hidepid=1; /proc is not mounted, and a stray file lies there; the
+        // process was reaped while its file was read.
+        for errno in [libc::ENOENT, libc::EPERM, libc::EACCES, libc::ENOTDIR, libc::ESRCH] {
+            assert_eq!(Stat::by(Err(io::Error::from_raw_os_error(errno)), 100), None);
+        }
+        assert_eq!(Stat::by(Ok(Vec::new()), 100), None);
+        assert!(Stat::by(Ok(line("nginx", "S", 0, 100, 0)), 100).is_some());
+        // So nobody is told dead or replaced by it.
+        assert!(!is_replaced_by(None, 0));
+        assert!(!is_gone_by(0, || None, 0) && !is_gone_by(libc::EPERM, || None, 0));
+    }
+
+    #[test]
+    fn a_status_is_told_of_the_dead_that_it_is_of() {
+        let stat = Stat { dead: true, dies: true, status: 9, parent: 3, began: 100 };
+        assert_eq!(zombie_status_by(stat, 100), Some(9));
+        assert_eq!(zombie_status_by(stat, 99), None, "another one's");
+        assert_eq!(zombie_status_by(Stat { dead: false, ..stat }, 100), None);
+        assert_eq!(zombie_status_by(Stat { status: 0, ..stat }, 100), None, "not to be read");
+        assert!(is_replaced_by(Some(stat), 99) && !is_replaced_by(Some(stat), 100));
+    }
+
+    /// In this process: a `/proc` of its own with that option, and another user. False if that can't be
+    /// had, without root or in a container.
+    fn hide(option: &CStr) -> bool {
+        let (proc, root) = (c"/proc".as_ptr(), c"/".as_ptr());
+        // SAFETY: plain system calls with valid arguments.
+        unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(ptr::null(), root, ptr::null(), PRIVATE, ptr::null()) == 0
+                && libc::mount(c"proc".as_ptr(), proc, c"proc".as_ptr(), 0, option.as_ptr().cast())
+                    == 0
+                && libc::setgid(65534) == 0
+                && libc::setgroups(0, ptr::null()) == 0
+                && libc::setuid(65534) == 0
+        }
+    }
+
+    const PRIVATE: libc::c_ulong = libc::MS_REC | libc::MS_PRIVATE;
+
+    #[test]
+    fn a_process_that_proc_hides() {
+        for option in [c"hidepid=1", c"hidepid=2"] {
+            let mut child = Command::new("true");
+            // SAFETY: between fork and exec only system calls, and what this crate does itself.
+            let ask = unsafe {
+                child.pre_exec(move || {
+                    let seen = !hide(option) || Stat::of(1).is_some();
+                    // Before Linux 5.8 all mounts of /proc have the same options.
+                    if seen || !is_gone(1, NEVER) && !is_replaced(1, 0) {
+                        return Ok(());
+                    }
+                    Err(io::Error::from_raw_os_error(libc::ESRCH))
+                })
+            };
+            let status = ask.status().expect("a hidden process is neither gone nor replaced");
+            assert!(status.success());
         }
     }
 

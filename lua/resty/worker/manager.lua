@@ -295,7 +295,7 @@ local function enter(phase, level)
         -- The thread is never resumed: it is a stack that outlives every phase, with the function
         -- to call at its bottom. nginx's Lua module has its own coroutines in most phases, and keeps
         -- the function that makes others under this name.
-        local thread = coroutine._create(dispatch)
+        local thread = coroutine._create(dispatch) -- luacheck: ignore 143
         local state = ffi.cast("void *", tonumber(format("%p", thread)))
         -- The request of the phase that it is made in ends with that.
         C.lua_setexdata(state, nil)

@@ -1,9 +1,9 @@
 //! An answer in one piece.
 
+use ::status::json;
 use ngx::core::Buffer;
 use ngx::ffi::{ngx_chain_t, ngx_int_t, ngx_str_t, NGX_ERROR};
 use ngx::http::{HTTPStatus, Request};
-use report::json;
 
 /// What is answered.
 pub struct Response {

@@ -1,13 +1,13 @@
 //! Event streams: Server-Sent Events, the history and then what comes. The history in the zone is the
 //! only buffer: a client that does not read falls behind there.
 
+use ::status::cursor::{Cursor, Remembered};
 use ngx::ffi::{
     ngx_add_timer, ngx_buf_t, ngx_chain_t, ngx_del_timer, ngx_handle_write_event,
     ngx_http_output_filter, ngx_http_request_t, ngx_http_send_special, ngx_int_t, ngx_pcalloc,
     NGX_DONE, NGX_ERROR, NGX_HTTP_LAST, NGX_HTTP_REQUEST_TIME_OUT, NGX_OK,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
-use report::cursor::{Cursor, Remembered};
 use roster::Roster;
 
 use super::pending::{self, PendingRequest};

@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use report::cursor::Cursor;
-use report::json;
+use ::status::cursor::Cursor;
+use ::status::json;
 use roster::{Roster, Snapshot};
 
 use crate::nginx::zone::Zone;

@@ -1,9 +1,9 @@
 //! Waiting for a reload to be complete.
 
+use ::status::json;
+use ::status::wait::{Until, Verdict, Wait, Waiting};
 use ngx::ffi::{ngx_http_request_t, ngx_int_t, NGX_DONE, NGX_ERROR};
 use ngx::http::Request;
-use report::json;
-use report::wait::{Until, Verdict, Wait, Waiting};
 use roster::Snapshot;
 
 use super::pending::{self, PendingRequest};

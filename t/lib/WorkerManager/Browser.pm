@@ -13,7 +13,7 @@ use JSON::PP;
 use MIME::Base64 qw(decode_base64);
 use POSIX ();
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
 our $DEADLINE = 20;
 
@@ -132,7 +132,7 @@ sub wait_for {
             diag $self->text('body');
             return;
         }
-        select undef, undef, undef, 0.02;
+        sleep 0.02;
     }
 }
 
@@ -151,7 +151,7 @@ sub wait_text {
             diag $self->text('body');
             return;
         }
-        select undef, undef, undef, 0.02;
+        sleep 0.02;
     }
 }
 

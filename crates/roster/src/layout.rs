@@ -4,11 +4,10 @@
 //! need no lock. Any change here changes [`LAYOUT_VERSION`].
 
 use std::mem::size_of;
-use std::ops::Deref;
 
-use crate::event::{Kind, Reason};
-use crate::stats::CallbackStats;
+use crate::event::{Event, Kind, Reason};
 use crate::sync::{AtomicU32, AtomicU64};
+use crate::words::Words;
 
 /// First word of a roster.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
@@ -116,6 +115,9 @@ pub struct OomRecord {
     pub(crate) kills: AtomicU64,
 }
 
+/// How many buckets the time of a callback can fall into.
+pub(crate) const CALLBACK_BUCKETS: usize = 12;
+
 /// What the callbacks for one kind of event did so far.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -125,27 +127,7 @@ pub struct CallbackRecord {
     /// Microseconds that those took that are over.
     pub(crate) time: AtomicU64,
     /// How many of those took up to each of `CallbackStats::BOUNDS`, and more than the last.
-    pub(crate) buckets: [AtomicU64; CallbackStats::BOUNDS.len() + 1],
-}
-
-/// Words in a row.
-#[derive(Debug)]
-#[repr(transparent)]
-pub(crate) struct Words<const N: usize>([AtomicU64; N]);
-
-impl<const N: usize> Default for Words<N> {
-    fn default() -> Words<N> {
-        // The standard library does this for up to 32 only.
-        Words(std::array::from_fn(|_| AtomicU64::default()))
-    }
-}
-
-impl<const N: usize> Deref for Words<N> {
-    type Target = [AtomicU64; N];
-
-    fn deref(&self) -> &[AtomicU64; N] {
-        &self.0
-    }
+    pub(crate) buckets: [AtomicU64; CALLBACK_BUCKETS],
 }
 
 /// The attempts to reload since the history began.
@@ -265,7 +247,7 @@ pub struct WorkerRecord {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct EventRecord {
-    pub(crate) words: [AtomicU64; crate::Event::WORDS],
+    pub(crate) words: [AtomicU64; Event::WORDS],
     /// How long its callbacks took, microseconds; `u64::MAX` while they are not over.
     pub(crate) took: AtomicU64,
     pub(crate) spare: [AtomicU64; 1],

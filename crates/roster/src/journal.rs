@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::{Event, Kind};
 use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
-use crate::sync::AtomicU64;
 use crate::table::Roster;
+use crate::words::{load, store};
 
 /// What a generation's record becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,19 +165,6 @@ impl Change {
             index_pid: low(rest[28]),
         })
     }
-}
-
-pub(crate) fn store(to: &[AtomicU64], words: &[u64]) {
-    for (to, word) in to.iter().zip(words) {
-        // Release keeps the stores in order for those who come after this process died between two
-        // of them: what it had stored before is there too.
-        to.store(*word, Release);
-    }
-}
-
-pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
-    // Acquire, so that who sees a word of another event in a later look sees that it is another.
-    std::array::from_fn(|i| from[i].load(Acquire))
 }
 
 impl Roster<'_> {

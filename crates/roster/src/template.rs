@@ -158,6 +158,25 @@ pub struct Template(Vec<Piece>);
 
 impl Template {
     /// Reads `$name` and `${name}`. A `$` before anything but a letter, `_` or `{` is itself.
+    ///
+    /// ```
+    /// # use roster::*;
+    /// # let head = Head::default();
+    /// # let generations: [GenerationRecord; 4] = Default::default();
+    /// # let workers: [WorkerRecord; 4] = Default::default();
+    /// # let events: [EventRecord; 16] = Default::default();
+    /// # let roster =
+    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    /// # roster.create(0, 77);
+    /// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+    /// # let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
+    /// # let event = roster.record(load, now, &mut |_| ()).expect("there is room").event;
+    /// let template = Template::parse("$event of ${id}: $n_mine running, before: $n_prev").unwrap();
+    /// let line = template.fill(&event).to_string();
+    /// assert_eq!(line, "master_start of 1: 0 running, before: -");
+    ///
+    /// assert_eq!(Template::parse("$evnt").unwrap_err().0, "evnt");
+    /// ```
     pub fn parse(text: &str) -> Result<Template, UnknownField> {
         let mut pieces = Vec::new();
         let mut plain = String::new();

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::journal::load;
 use crate::layout::{
     EventRecord, GenerationRecord, Head, OomRecord, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC,
     NONE,
 };
 use crate::sync::AtomicU32;
+use crate::words::load;
 
 /// The roster in somebody's memory.
 #[derive(Clone, Copy, Debug)]

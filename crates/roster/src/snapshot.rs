@@ -69,6 +69,28 @@ impl Roster<'_> {
 
     /// The roster at one moment, with up to so many of the newest events. None if something moved at
     /// each of some hundred attempts, which a moment later is over.
+    ///
+    /// ```
+    /// # use roster::*;
+    /// # let head = Head::default();
+    /// # let generations: [GenerationRecord; 4] = Default::default();
+    /// # let workers: [WorkerRecord; 4] = Default::default();
+    /// # let events: [EventRecord; 16] = Default::default();
+    /// # let roster =
+    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    /// # roster.create(0, 77);
+    /// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+    /// let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
+    /// // A reader that comes while a change is carried out sees all of it or nothing.
+    /// let mut seen = Vec::new();
+    /// let mut look = |step| {
+    ///     let snapshot = roster.snapshot(1).expect("nobody else moves anything");
+    ///     seen.push((step, snapshot.seq, snapshot.generations.len()));
+    /// };
+    /// roster.record(load, now, &mut look).expect("there is room");
+    /// assert_eq!(seen.first(), Some(&(Step::Planned, 0, 0)));
+    /// assert!(seen[1..].iter().all(|(_, seq, generations)| (*seq, *generations) == (1, 1)));
+    /// ```
     pub fn snapshot(&self, events: usize) -> Option<Snapshot> {
         const ATTEMPTS: usize = 200;
         (0..ATTEMPTS).find_map(|_| self.try_snapshot(events))

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::Event;
-use crate::journal::load;
 use crate::layout::EventRecord;
 use crate::table::Roster;
+use crate::words::load;
 
 /// An event whose callbacks are not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! Whoever takes the lock begins a [`Transaction`]. One [`Transaction::step`] is one thing that others
 //! can see: a transition recorded, a hook begun, an event delivered. A process may die between any two
 //! of them, or inside of one; the next holder begins a transaction of its own and continues from what
-//! is in the roster.
+//! is in the roster. There is an example at [`Transaction`].
 
 use std::collections::VecDeque;
 
@@ -117,6 +117,59 @@ struct Awaited {
 }
 
 /// What the holder of the lock has begun and not finished.
+///
+/// ```
+/// # use roster::*;
+/// # let head = Head::default();
+/// # let generations: [GenerationRecord; 4] = Default::default();
+/// # let workers: [WorkerRecord; 4] = Default::default();
+/// # let events: [EventRecord; 16] = Default::default();
+/// # let roster =
+/// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+/// # roster.create(0, 77);
+/// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+/// /// A process with one hook for each kind of event, which never starts a program.
+/// struct Process(Vec<Kind>);
+///
+/// impl Host for Process {
+///     fn run_hook(&mut self, event: &Event, _: u32) -> Ran {
+///         self.0.push(event.kind);
+///         Ran::Finished
+///     }
+///     fn next_hook(&self, _: Kind, from: u32) -> Option<u32> {
+///         (from == 0).then_some(0)
+///     }
+/// #   fn now(&self) -> Now { Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 } }
+/// #   fn microseconds(&self) -> u64 { 5_000 }
+/// #   fn pid(&self) -> i32 { 100 }
+/// #   fn generation(&self) -> u64 { 1 }
+/// #   fn poll_program(&mut self, _: bool) -> Option<bool> { None }
+/// #   fn write_event(&mut self, _: &Event, _: u64) {}
+/// #   fn judge(&mut self, reason: Reason) -> Reason { reason }
+/// #   fn report(&mut self, _: Report<'_>) {}
+/// #   fn failpoint(&mut self, _: Kind, _: Point) {}
+///     // … the clocks, the event log, and so on.
+/// }
+///
+/// // A process that begins to record and dies before it tells anybody.
+/// let load = Transition::MasterStart { pid: 100, workers: 1, began: 1, reload: false };
+/// roster.record(load, now, &mut |_| ()).expect("there is room");
+///
+/// // The next one tells that first, then what it came for, and then that all workers are there.
+/// let mut process = Process(Vec::new());
+/// let mut transaction = Transaction::default();
+/// transaction.add([Transition::WorkerStart {
+///     generation: 1,
+///     pid: 101,
+///     index: 0,
+///     process_slot: 0,
+///     patience: 10_000,
+///     respawn_of: None,
+/// }]);
+/// assert!(transaction.run(roster, &mut process, Mode::Blocking));
+/// assert_eq!(process.0, [Kind::MasterStart, Kind::WorkerStart, Kind::MasterReady]);
+/// assert_eq!(roster.pending(), None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Transaction {
     /// To be recorded, in this order.

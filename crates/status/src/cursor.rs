@@ -4,8 +4,6 @@ use std::fmt;
 
 use roster::History;
 
-use crate::json;
-
 /// The last event that a client knows, as the `id` of a stream and the argument `after` have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -77,16 +75,24 @@ impl Missed {
             _ => "gap",
         }
     }
-
-    /// As a message of an event stream.
-    pub fn message(&self) -> String {
-        let id = Cursor { history: Some(self.history), seq: self.next - 1 };
-        format!("event: {}\nid: {id}\ndata: {}\n\n", self.name(), json::missed(self))
-    }
 }
 
 impl Remembered {
     /// From where a client goes on, and what it has missed.
+    ///
+    /// ```
+    /// use status::cursor::{Cursor, Remembered};
+    ///
+    /// let remembered = Remembered { history: 0xab, oldest: 10, newest: 20, seq: 20 };
+    /// let (cursor, missed) = remembered.resume(Cursor::parse("15").unwrap());
+    /// assert_eq!((cursor.to_string().as_str(), missed), ("00000000000000ab:15", None));
+    ///
+    /// // A client that was away for too long, and one that knew the node before it was started again.
+    /// let (cursor, missed) = remembered.resume(Cursor::parse("00000000000000ab:3").unwrap());
+    /// assert_eq!((cursor.seq, missed.unwrap().name()), (9, "gap"));
+    /// let (_, missed) = remembered.resume(Cursor::parse("0000000000000001:15").unwrap());
+    /// assert_eq!(missed.unwrap().name(), "restart");
+    /// ```
     pub fn resume(&self, after: Cursor) -> (Cursor, Option<Missed>) {
         let Remembered { history, oldest, .. } = *self;
         let restarted = after.history.is_some_and(|other| other != history);
@@ -165,18 +171,5 @@ mod tests {
         let other = Cursor { history: Some(1), seq: 5 };
         let missed = Missed { after: other, history: H, next: 1 };
         assert_eq!(remembered.resume(other), (at(0), Some(missed)));
-    }
-
-    #[test]
-    fn it_is_told_as_json() {
-        let gap = Missed { after: Cursor { history: None, seq: 3 }, history: H, next: 9 };
-        let line = r#"{"event":"gap","history":"00000000000000ab","after":3,"next":9}"#;
-        assert_eq!(json::missed(&gap), line);
-        assert_eq!(gap.message(), format!("event: gap\nid: 00000000000000ab:8\ndata: {line}\n\n"));
-        let restart = Missed { after: Cursor { history: Some(1), seq: 3 }, history: H, next: 1 };
-        assert_eq!(
-            json::missed(&restart),
-            r#"{"event":"restart","history":"00000000000000ab","after":"0000000000000001:3","next":1}"#
-        );
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::Kind;
-use crate::layout::CallbackRecord;
+use crate::layout::{CallbackRecord, CALLBACK_BUCKETS};
 use crate::table::Roster;
 
 /// What the callbacks for one kind of event did since the history began.
@@ -20,12 +20,12 @@ pub struct CallbackStats {
     pub time: u64,
     /// How many of those took up to each of the `BOUNDS` and more than the one before, and how many
     /// took more than the last.
-    pub buckets: [u64; Self::BOUNDS.len() + 1],
+    pub buckets: [u64; CALLBACK_BUCKETS],
 }
 
 impl CallbackStats {
     /// Bounds of the buckets, microseconds.
-    pub const BOUNDS: [u64; 11] =
+    pub const BOUNDS: [u64; CALLBACK_BUCKETS - 1] =
         [10, 100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
 
     fn read(record: &CallbackRecord) -> CallbackStats {

@@ -4,7 +4,7 @@ use roster::{Event, GenerationView, History, Kind, Reason, Snapshot, WorkerView}
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
-use crate::cursor::Missed;
+use crate::cursor::{Cursor, Missed};
 use crate::losses::Recent;
 use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 
@@ -274,6 +274,14 @@ pub fn missed(missed: &Missed) -> String {
     render(&Line { event, history: History(missed.history).to_string(), after, next: missed.next })
 }
 
+impl Missed {
+    /// As a message of an event stream.
+    pub fn message(&self) -> String {
+        let id = Cursor { history: Some(self.history), seq: self.next - 1 };
+        format!("event: {}\nid: {id}\ndata: {}\n\n", self.name(), missed(self))
+    }
+}
+
 /// What is wrong with a request, or what came of it.
 pub fn error(text: &str) -> String {
     #[derive(DeriveSerialize)]
@@ -411,5 +419,18 @@ mod tests {
     #[test]
     fn errors_are_escaped() {
         assert_eq!(error("a \"b\"\n"), r#"{"error":"a \"b\"\n"}"#);
+    }
+
+    #[test]
+    fn what_is_missed_is_told() {
+        let gap = Missed { after: Cursor { history: None, seq: 3 }, history: 0xab, next: 9 };
+        let line = r#"{"event":"gap","history":"00000000000000ab","after":3,"next":9}"#;
+        assert_eq!(missed(&gap), line);
+        assert_eq!(gap.message(), format!("event: gap\nid: 00000000000000ab:8\ndata: {line}\n\n"));
+        let restart = Missed { after: Cursor { history: Some(1), seq: 3 }, history: 0xab, next: 1 };
+        assert_eq!(
+            missed(&restart),
+            r#"{"event":"restart","history":"00000000000000ab","after":"0000000000000001:3","next":1}"#
+        );
     }
 }

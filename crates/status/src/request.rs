@@ -97,6 +97,19 @@ pub fn none(arguments: &[u8]) -> Result<(), String> {
 
 impl Wait {
     /// The arguments `after`, `until` and `timeout`. The error is for whoever asked.
+    ///
+    /// ```
+    /// use status::wait::{Until, Wait};
+    ///
+    /// // Beyond generation 7, if two reloads had failed before.
+    /// let wait = Wait::parse(b"after=7.2&until=done&timeout=90s")?;
+    /// assert_eq!((wait.after, wait.failed, wait.until), (7, Some(2), Until::Done));
+    /// assert_eq!(wait.timeout, 90_000);
+    /// assert_eq!(Wait::parse(wait.arguments().as_bytes()), Ok(wait));
+    ///
+    /// assert!(Wait::parse(b"until=done").unwrap_err().starts_with("after is missing"));
+    /// # Ok::<(), String>(())
+    /// ```
     pub fn parse(arguments: &[u8]) -> Result<Wait, String> {
         let mut after = None;
         let mut until = Until::Ready;

@@ -5,9 +5,9 @@ use std::env;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use report::cursor::Cursor;
-use report::request::{accepts, after, Page};
-use report::wait::Wait;
+use status::cursor::Cursor;
+use status::request::{accepts, after, Page};
+use status::wait::Wait;
 
 /// Bytes of any kind, and such that are nearly right.
 fn arguments() -> impl Strategy<Value = Vec<u8>> {

@@ -1,5 +1,42 @@
 //! What `worker_manager_status` answers: a snapshot of the roster as JSON or metrics, events as lines,
 //! and whether what somebody waits for has come. Pure Rust that knows neither nginx nor sockets.
+//!
+//! ```
+//! # use roster::*;
+//! # let head = Head::default();
+//! # let generations: [GenerationRecord; 4] = Default::default();
+//! # let workers: [WorkerRecord; 4] = Default::default();
+//! # let events: [EventRecord; 16] = Default::default();
+//! # let roster =
+//! #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+//! # roster.create(0, 77);
+//! # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+//! # let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
+//! # roster.record(load, now, &mut |_| ()).expect("there is room");
+//! # let geometry = Geometry { generations: 4, workers: 4, events: 16 };
+//! use status::{json, losses::Recent, metrics, Facts};
+//!
+//! let snapshot = roster.snapshot(10).expect("nobody moves anything");
+//! let facts = Facts {
+//!     version: "0.1.0",
+//!     nginx: "1.28.0".to_string(),
+//!     now,
+//!     master: 100,
+//!     started: now.wall,
+//!     loading_since: 0,
+//!     room: geometry,
+//!     uncounted: 0,
+//!     former_workers: 0,
+//!     lost_lines: 0,
+//! };
+//! let recent = Recent::count(snapshot.events.iter().rev().map(|(event, _)| *event), now.wall);
+//! let status = json::status(&snapshot, &facts, recent);
+//! assert!(status.contains(r#""event":"master_start""#));
+//!
+//! let text = metrics::encode(snapshot, facts, metrics::Format::Text)?;
+//! assert!(text.contains("nginx_worker_manager_generation 1.0\n"));
+//! # Ok::<(), std::fmt::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,0 +1,89 @@
+//! The roster: who is on duty on one nginx node, in which generation, in which state.
+//!
+//! It is a table of plain atomics, so that it can lie in memory that processes of several
+//! generations share and that any of them may leave at any instruction. Whoever changes it holds
+//! the node's lock, which is not this crate's business; whoever only reads needs none.
+//!
+//! A change is a [`Transition`]. [`Roster::record`] carries it out whole or not at all, even if the
+//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to tell.
+//!
+//! ```
+//! use roster::{
+//!     EventRecord, GenerationRecord, Head, Kind, Now, Roster, Transition, WorkerRecord,
+//! };
+//!
+//! // The module has these in shared memory; whoever looks at them there sees the same roster.
+//! let head = Head::default();
+//! let generations: [GenerationRecord; 4] = Default::default();
+//! let workers: [WorkerRecord; 4] = Default::default();
+//! let events: [EventRecord; 16] = Default::default();
+//! let roster =
+//!     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+//! let history = 77;
+//! roster.create(0, history);
+//!
+//! // A master commits its configuration, and its first worker begins.
+//! let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
+//! let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
+//! roster.record(load, now, &mut |_| ()).expect("there is room");
+//! let start = Transition::WorkerStart {
+//!     generation: roster.current_generation(),
+//!     pid: 101,
+//!     index: 0,
+//!     process_slot: 0,
+//!     patience: 10_000,
+//!     respawn_of: None,
+//! };
+//! let recorded = roster.record(start, now, &mut |_| ()).expect("there is room");
+//!
+//! // The event has the counts, the new worker included.
+//! assert_eq!(recorded.event.kind, Kind::WorkerStart);
+//! assert_eq!((recorded.event.n_prev, recorded.event.n_mine), (None, 1));
+//! assert_eq!(roster.counts(1).n_mine, 1);
+//!
+//! // Both events wait for their callbacks, the older first; whoever has the lock next finds them,
+//! // even if the process that recorded them is gone.
+//! let pending = roster.pending().expect("nobody has told anything");
+//! assert_eq!((pending.event.kind, pending.begun), (Kind::MasterStart, 0));
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod delivery;
+mod event;
+#[cfg(feature = "kill-points")]
+mod forget;
+mod journal;
+#[cfg(feature = "kill-points")]
+pub mod kill;
+mod layout;
+mod log;
+mod marks;
+mod recover;
+mod snapshot;
+mod stats;
+mod sync;
+mod table;
+mod template;
+mod transaction;
+mod transition;
+mod uncounted;
+mod words;
+
+pub use admission::Admission;
+pub use delivery::Pending;
+pub use event::{Event, History, Kind, Reason};
+pub use layout::{
+    CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
+    LAYOUT_VERSION, MAGIC,
+};
+pub use log::{LogMark, LogProgress};
+pub use recover::Recovery;
+pub use snapshot::Snapshot;
+pub use stats::CallbackStats;
+pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
+pub use template::{Field, Template, UnknownField};
+pub use transaction::{Did, Host, Mode, Point, Ran, Report, Transaction};
+pub use transition::{Full, Now, Recorded, Step, Transition};
+pub use uncounted::Uncounted;

@@ -23,7 +23,8 @@ static mut CONTEXT: ngx_http_module_t = ngx_http_module_t {
 };
 
 /// The second of the two modules.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_worker_manager_http_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut CONTEXT).cast::<c_void>(),

@@ -39,7 +39,8 @@ static mut CONTEXT: ngx_core_module_t = ngx_core_module_t {
 };
 
 /// The module.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_worker_manager_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut CONTEXT).cast(),
@@ -66,7 +67,8 @@ mod tables {
     use super::http::ngx_worker_manager_http_module;
     use super::ngx_worker_manager_module;
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_modules: [*const ngx_module_t; 3] = [
         &raw const ngx_worker_manager_module,
@@ -74,7 +76,8 @@ mod tables {
         ptr::null(),
     ];
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_module_names: [*const c_char; 3] = [
         c"ngx_worker_manager_module".as_ptr(),
@@ -82,7 +85,8 @@ mod tables {
         ptr::null(),
     ];
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];
 }

@@ -85,7 +85,8 @@ fn conf<'a>() -> Option<&'a Conf> {
 ///
 /// # Safety
 /// `lua` is what the header says.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
     lua: *const ngx_worker_manager_lua_t,
     init: c_int,
@@ -116,7 +117,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
 ///
 /// # Safety
 /// `zone` is null or a C string.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_options(
     zone: *const c_char,
     interval: i64,
@@ -146,7 +148,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
 ///
 /// # Safety
 /// `event` is a C string.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_on(
     vm: c_int,
     event: *const c_char,
@@ -172,7 +175,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
 }
 
 /// The event that a handler is called for; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_event_t {
     current_event()
 }
@@ -181,7 +185,8 @@ pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_ev
 ///
 /// # Safety
 /// `registered` may be written.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_int) -> i64 {
     // SAFETY: the caller vouches for it.
     unsafe { *registered = lifecycle::member().is_some().into() };
@@ -192,7 +197,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_in
 ///
 /// # Safety
 /// `workers` has room for so many.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
     workers: *mut ngx_worker_manager_worker_t,
     room: c_int,
@@ -219,7 +225,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
 }
 
 /// The generation that a start of nginx is going to be; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
     let Some(conf) = conf().filter(|conf| !conf.loaded.get()) else {
         return 0;
@@ -235,7 +242,8 @@ pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
 ///
 /// # Safety
 /// `request` is the request of the phase init_worker.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_start(
     vm: c_int,
     number: c_int,

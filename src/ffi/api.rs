@@ -18,7 +18,8 @@ use crate::nginx::zone::Zone;
 /// # Safety
 /// `cycle` is live, `event` a C string, and `callback` may be called for as long as the cycle
 /// lives.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_on(
     cycle: *const ngx_cycle_t,
     event: *const c_char,
@@ -73,7 +74,8 @@ pub fn place() -> Option<(Zone, u64)> {
 ///
 /// # Safety
 /// `callback` may be called with `data`.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_history(
     seq: u64,
     callback: Option<CallbackPt>,
@@ -96,7 +98,8 @@ pub unsafe extern "C" fn ngx_worker_manager_history(
 ///
 /// # Safety
 /// `counts` points to a structure of which at least `size` bytes may be written.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_counts(
     counts: *mut ngx_worker_manager_counts_t,
 ) -> c_int {

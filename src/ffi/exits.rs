@@ -54,7 +54,8 @@ fn is_stopping(member: &Member) -> bool {
 /// # Safety
 /// `counts` points to a structure of which at least `size` bytes may be written, and so may
 /// `stopping`.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_exit_begin(
     vm: c_int,
     counts: *mut ngx_worker_manager_counts_t,
@@ -90,7 +91,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_exit_begin(
 }
 
 /// This worker's exit callback has run; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_exit_end(vm: c_int, succeeded: c_int) -> c_int {
     let Some((member, vm)) = of_worker(vm) else {
         return 0;
@@ -111,7 +113,8 @@ pub extern "C" fn ngx_worker_manager_lua_exit_end(vm: c_int, succeeded: c_int) -
 }
 
 /// This worker's turn is over; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_exit_over(vm: c_int) {
     if let Some((member, vm)) = of_worker(vm) {
         member.zone.end_turn(token(vm));
@@ -119,7 +122,8 @@ pub extern "C" fn ngx_worker_manager_lua_exit_over(vm: c_int) {
 }
 
 /// How many workers have not had their turn; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> c_int {
     let zone = conf().and_then(Conf::zone);
     let Some((zone, vm)) = zone.zip(usize::try_from(vm).ok().filter(|vm| *vm < VMS)) else {
@@ -130,7 +134,8 @@ pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> 
 }
 
 /// Whether the exit callback of a generation has run; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_exited(vm: c_int, generation: i64) -> c_int {
     let marks = conf()
         .and_then(Conf::zone)

@@ -28,7 +28,8 @@ pub fn conf<'a>() -> Option<&'a Conf> {
 ///
 /// # Safety
 /// `lua` is what the header says.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
     lua: *const ngx_worker_manager_lua_t,
     init: c_int,
@@ -55,7 +56,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
 ///
 /// # Safety
 /// `zone` is null or a C string.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_options(
     zone: *const c_char,
     interval: i64,
@@ -85,7 +87,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
 ///
 /// # Safety
 /// `event` is a C string.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_on(
     vm: c_int,
     event: *const c_char,
@@ -111,7 +114,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
 }
 
 /// The event that a handler is called for; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_event_t {
     current_event()
 }
@@ -120,7 +124,8 @@ pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_ev
 ///
 /// # Safety
 /// `registered` may be written.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_int) -> i64 {
     // SAFETY: the caller vouches for it.
     unsafe { *registered = member().is_some().into() };
@@ -131,7 +136,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_in
 ///
 /// # Safety
 /// `workers` has room for so many.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
     workers: *mut ngx_worker_manager_worker_t,
     room: c_int,
@@ -158,7 +164,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
 }
 
 /// The generation that a start of nginx is going to be; see the header.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
     let Some(conf) = conf().filter(|conf| !conf.loaded.get()) else {
         return 0;
@@ -174,7 +181,8 @@ pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
 ///
 /// # Safety
 /// `request` is the request of the phase init_worker.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn ngx_worker_manager_lua_start(
     vm: c_int,
     number: c_int,

@@ -32,7 +32,8 @@ unsafe extern "C" fn create_conf(cycle: *mut ngx_cycle_t) -> *mut c_void {
 }
 
 /// The module.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_worker_manager_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut CONTEXT).cast(),
@@ -58,7 +59,8 @@ static mut HTTP_CONTEXT: ngx_http_module_t = ngx_http_module_t {
 };
 
 /// The second of the two modules.
-#[no_mangle]
+// SAFETY: the name is the module's own.
+#[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_worker_manager_http_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut HTTP_CONTEXT).cast::<c_void>(),
@@ -87,7 +89,8 @@ mod exported {
 
     use super::{ngx_worker_manager_http_module, ngx_worker_manager_module};
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_modules: [*const ngx_module_t; 3] = [
         &raw const ngx_worker_manager_module,
@@ -95,7 +98,8 @@ mod exported {
         ptr::null(),
     ];
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_module_names: [*const c_char; 3] = [
         c"ngx_worker_manager_module".as_ptr(),
@@ -103,7 +107,8 @@ mod exported {
         ptr::null(),
     ];
 
-    #[no_mangle]
+    // SAFETY: nginx looks for the name in this library alone.
+    #[unsafe(no_mangle)]
     #[allow(non_upper_case_globals)]
     pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];
 }

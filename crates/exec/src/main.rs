@@ -9,7 +9,8 @@ use std::ffi::{c_char, c_int, CStr};
 ///
 /// # Safety
 /// `argv` has `argc` C strings that live as long as the process.
-#[no_mangle]
+// SAFETY: with `no_main` there is no other function of this name, and it has the type that libc expects.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: libc passes them so.

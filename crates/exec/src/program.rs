@@ -9,7 +9,8 @@ use crate::log::{say, Level};
 use crate::output::{Line, Output};
 use crate::sys::{close_range, errno, monotonic, pipe, poll, pollfd};
 
-extern "C" {
+// SAFETY: POSIX declares it so.
+unsafe extern "C" {
     /// libc's: the environment of this process, which is that of the program.
     static environ: *const *const c_char;
 }

@@ -160,7 +160,7 @@ impl<'a> Roster<'a> {
     }
 
     /// The generations that have not ended, in no order.
-    pub fn generations(&self) -> impl Iterator<Item = GenerationView> + 'a {
+    pub fn generations(&self) -> impl Iterator<Item = GenerationView> + use<'a> {
         let limit = self.head.generation_limit.load(Acquire) as usize;
         let slots = &self.generations[..limit.min(self.generations.len())];
         slots.iter().enumerate().filter_map(|(slot, record)| {
@@ -186,7 +186,7 @@ impl<'a> Roster<'a> {
     }
 
     /// The workers that have not ended, in no order.
-    pub fn workers(&self) -> impl Iterator<Item = WorkerView> + 'a {
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView> + use<'a> {
         let limit = (self.head.worker_limit.load(Acquire) as usize).min(self.workers.len());
         let slots = &self.workers[..limit];
         slots.iter().enumerate().filter_map(|(slot, record)| view(slot as u32, record))

@@ -268,7 +268,7 @@ impl State {
     }
 
     /// The slots of workers that are in the roster and dead.
-    fn dead<'a>(&self, roster: Roster<'a>) -> impl Iterator<Item = u32> + 'a {
+    fn dead<'a>(&self, roster: Roster<'a>) -> impl Iterator<Item = u32> + use<'a> {
         let pids = self.living().map(|(who, _)| self.pid(who)).collect::<Vec<_>>();
         roster.workers().filter(move |w| !pids.contains(&w.pid)).map(|w| w.slot)
     }

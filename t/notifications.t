@@ -37,6 +37,46 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'a worker does not stand still while a program is started' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    mkdir $node->path('kill');
+    my $gate = $node->path('kill/spawn.gate');
+    mkfifo($gate, 0666) && chmod 0666, $gate or die "$gate: $!";
+    $node->write('hook', "#!/bin/sh\necho begun\n", 0755);
+    $node->configure(manager => "$SLOW on master_ready exec hook;");
+    $node->up;
+    $node->wait_events('master_ready', 1);
+    # Nothing goes through the gate until the request is answered.
+    like($node->get('/'), qr/ok/, 'a request is answered');
+    unlike($node->log, qr/hook: begun/, 'before the helper is there');
+    open my $open, '+<', $gate or die "$gate: $!";
+    syswrite $open, 'x';
+    $node->wait_for('the program', sub { $node->log =~ /hook: begun/ });
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+subtest 'a helper that is gone is told of by who would start it' => sub {
+    my $folder = WorkerManager->new(workers => 1)->path('module');
+    mkdir $folder or die "$folder: $!";
+    for my $file ($ENV{WORKER_MANAGER_MODULE}, $ENV{WORKER_MANAGER_MODULE} =~ s{[^/]+$}{ngx_worker_manager_exec}r) {
+        system('cp', $file, $folder) == 0 or die "cp: $?";
+    }
+    my $module = "$folder/" . ($ENV{WORKER_MANAGER_MODULE} =~ s{.*/}{}r);
+    my $node = WorkerManager->new(workers => 2, module => $module);
+    $node->write('hook', "#!/bin/sh\necho begun\n", 0755);
+    $node->configure(manager => "$SLOW on worker_lost exec hook;");
+    $node->up;
+    unlink "$folder/ngx_worker_manager_exec" or die $!;
+    $node->signal('KILL', ($node->on_duty)[0]);
+    $node->wait_for('the error', sub {
+        $node->log =~ /\[error\].*worker_lost \S+: could not start "\S+exec" \(2: No such file/;
+    });
+    like($node->get('/'), qr/ok/, 'the node goes on');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'the same from a worker that takes over, with a storm of deaths' => sub {
     # Old workers that drain have no successors: a worker that serves tells of all of them.
     my $node = WorkerManager->new(workers => 8, listen => 'reuseport');

@@ -49,3 +49,13 @@ pub fn reap(zone: impl FnOnce() -> Option<Zone>) -> bool {
     });
     !programs.is_empty()
 }
+
+/// Waits until no start of a program runs in this process's memory any more: code of the module may be
+/// unloaded after that.
+pub fn settle() {
+    PROGRAMS
+        .borrow_mut()
+        .iter_mut()
+        .filter(|program| !program.is_inherited())
+        .for_each(Running::settle);
+}

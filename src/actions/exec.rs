@@ -67,7 +67,7 @@ impl Exec {
         let program = Program {
             helper,
             argv,
-            envp: &envp,
+            envp,
             timeout: context.timeout,
             label: label.to_string(),
             user: user(event, context.cycle),

@@ -23,10 +23,12 @@ mod fd;
 pub mod helper;
 mod logs;
 mod node;
+mod raw;
 mod spawn;
 
 use fd::{errno, pipe};
 pub use node::prepare;
+use spawn::{Command, Launch};
 
 /// How much longer than the program's time its helper may take before it counts as stuck:
 /// stopped by somebody, or unable to write to the log.
@@ -42,7 +44,7 @@ pub struct Program<'a> {
     /// The program, an absolute path, and its arguments.
     pub argv: Vec<CString>,
     /// Its whole environment.
-    pub envp: &'a [CString],
+    pub envp: Vec<CString>,
     /// How long it may run.
     pub timeout: Duration,
     /// What begins each line in the log.
@@ -62,6 +64,8 @@ pub struct Running {
     owner: libc::pid_t,
     /// 0 if it is not known.
     helper: libc::pid_t,
+    /// The helper's start, while that runs beside this process.
+    launch: Option<Launch>,
     /// What the helper tells. Closes when that has ended, however it ends.
     status: OwnedFd,
     /// Closes when this process has ended: the helper of an awaited program watches it.
@@ -108,6 +112,7 @@ impl Program<'_> {
         let mut running = Running {
             owner: process::pid(),
             helper: 0,
+            launch: None,
             status,
             control: awaited.then_some(control),
             overdue: clock::monotonic().saturating_add(timeout).saturating_add(OVERDUE_MS),
@@ -126,10 +131,24 @@ impl Program<'_> {
             return Ok(running);
         }
         let title = format!("nginx: worker_manager exec {}", job.name());
-        let kept = job.descriptors();
-        running.helper = spawn::spawn(self.helper, &job.arguments(&title), self.envp, &kept)?;
+        let command = Command {
+            path: self.helper.to_owned(),
+            argv: job.arguments(&title),
+            envp: self.envp,
+            kept: job.descriptors(),
+            note: job.ticket.map(node::note),
+        };
+        // A worker may serve: it does not stand still for a program that nobody waits for. A master may
+        // fork, or unload this module, so there nothing runs beside it.
+        let beside = !awaited && process::is_worker();
+        let mut launch = command.launch(beside)?;
+        if beside {
+            running.launch = Some(launch);
+        } else {
+            running.helper = launch.wait()?;
+        }
         if let Some(ticket) = job.ticket {
-            let count = node::started(ticket, running.helper);
+            let count = node::started(ticket);
             if count > 0 {
                 let programs = if count == 1 { "program" } else { "programs" };
                 log!(
@@ -176,13 +195,33 @@ impl Running {
         self.overdue.saturating_sub(OVERDUE_MS).saturating_sub(clock::monotonic())
     }
 
+    /// Waits until nothing of it runs in this process's memory any more.
+    pub fn settle(&mut self) {
+        let Some(mut launch) = self.launch.take() else {
+            return;
+        };
+        match launch.wait() {
+            Ok(pid) => self.helper = pid,
+            Err(errno) => {
+                let (label, path) = (&self.label, launch.path().to_string_lossy());
+                log!(Log::current(), Error, errno = errno, "{label}: could not start \"{path}\"");
+                self.outcome = Some(false);
+            }
+        }
+    }
+
     /// Whether it succeeded, if it has ended. Does not wait.
     pub fn poll(&mut self) -> Option<bool> {
+        if self.launch.as_mut().is_some_and(Launch::has_ended) {
+            self.settle();
+        }
         while self.outcome.is_none() {
             let mut word = [0u8];
             // SAFETY: room for one byte.
             match unsafe { libc::read(self.status.as_raw_fd(), word.as_mut_ptr().cast(), 1) } {
                 1 => self.take(word[0]),
+                // If the helper could not be started: its end of the pipe is closed a moment earlier.
+                0 if self.launch.is_some() => self.settle(),
                 0 => {
                     if !self.killed {
                         // Not the log of the start, which a reload may have freed.

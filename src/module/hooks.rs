@@ -3,6 +3,7 @@
 
 use ngx::ffi::{ngx_cycle_t, ngx_int_t, NGX_OK};
 
+use crate::actions::detached;
 use crate::lifecycle;
 use crate::nginx::process::{self, Role};
 
@@ -35,6 +36,7 @@ pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx's cycle goes through as it is.
     unsafe { lifecycle::worker_exited(cycle) };
+    detached::settle();
 }
 
 /// The node stops.

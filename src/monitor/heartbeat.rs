@@ -424,8 +424,14 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     }
     let rhythm = RHYTHM.get();
     if rhythm.stuck_at != 0 && now >= rhythm.stuck_at {
-        Rhythm::update(|rhythm| rhythm.stuck_at = 0);
-        transitions.push(Transition::WorkerStuck { slot, connections: process::all_connections() });
+        // The worker drains from when that was recorded, which was a moment after it noticed the order.
+        let stuck_at = me.draining_since + conf.draining_warn.unwrap_or(0) as u64;
+        let is_due = now >= stuck_at;
+        Rhythm::update(|rhythm| rhythm.stuck_at = if is_due { 0 } else { stuck_at });
+        if is_due {
+            let connections = process::all_connections();
+            transitions.push(Transition::WorkerStuck { slot, connections });
+        }
     }
     transitions
 }

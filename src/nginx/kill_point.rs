@@ -29,6 +29,25 @@ pub fn content(name: &str) -> Option<String> {
     std::fs::read_to_string(path(name)).ok()
 }
 
+/// What a process between a worker that serves and a helper has to read a byte of before it goes on; -1 for nothing.
+#[cfg(not(feature = "kill-points"))]
+#[inline(always)]
+pub fn gate() -> i32 {
+    -1
+}
+
+/// What a process between a worker that serves and a helper has to read a byte of before it goes on: a pipe of a test's; -1
+/// for nothing.
+#[cfg(feature = "kill-points")]
+pub fn gate() -> i32 {
+    let Ok(path) = std::ffi::CString::new(path("spawn.gate").into_os_string().into_encoded_bytes())
+    else {
+        return -1;
+    };
+    // SAFETY: the path is a C string. Opened for both, so that nobody waits for the other end.
+    unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) }
+}
+
 /// Dies here if the point is armed.
 #[cfg(feature = "kill-points")]
 pub fn kill_point(event: roster::Kind, point: &str) {

@@ -1,7 +1,7 @@
 //! What the helper is to do, as its arguments: readable in `ps`, limited by what the kernel allows the
 //! program itself, and in no memory of nginx's.
 //!
-//! `TITLE protocol=1 status=FD [KEY=VALUE...] -- PROGRAM [ARGUMENT...]`. The program's environment is
+//! `TITLE protocol=2 status=FD [KEY=VALUE...] -- PROGRAM [ARGUMENT...]`. The program's environment is
 //! the helper's.
 
 use std::ffi::{c_int, CStr, CString};
@@ -51,8 +51,6 @@ pub struct Ticket {
     pub after: u32,
     /// See `after`.
     pub after_place: u32,
-    /// The helper of that one; 0 if there is none.
-    pub after_pid: i32,
 }
 
 /// One of nginx's error logs.
@@ -98,8 +96,8 @@ impl Job {
                 word(key, fd.to_string());
             }
         }
-        if let Some(Ticket { number, place, after, after_place, after_pid }) = self.ticket {
-            word("ticket", format!("{number}:{place}:{after}:{after_place}:{after_pid}"));
+        if let Some(Ticket { number, place, after, after_place }) = self.ticket {
+            word("ticket", format!("{number}:{place}:{after}:{after_place}"));
         }
         word("timeout", self.timeout.to_string());
         word("pid", self.pid.to_string());
@@ -160,7 +158,6 @@ impl Job {
                     place: number(parts.next()?)?,
                     after: number(parts.next()?)?,
                     after_place: number(parts.next()?)?,
-                    after_pid: number(parts.next()?)?,
                 });
             }
             "log" => {
@@ -222,13 +219,7 @@ mod tests {
             control: Some(10),
             queue: Some(4),
             node: Some(5),
-            ticket: Some(Ticket {
-                number: u32::MAX,
-                place: 18,
-                after: 7,
-                after_place: 8,
-                after_pid: 99,
-            }),
+            ticket: Some(Ticket { number: u32::MAX, place: 18, after: 7, after_place: 8 }),
             timeout: 10_000,
             pid: 1234,
             console: true,
@@ -262,11 +253,11 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         for words in [
             vec![c"title"],
-            vec![c"title", c"protocol=1", c"status=3"],
+            vec![c"title", c"protocol=2", c"status=3"],
             vec![c"title", c"protocol=99", c"status=3", c"--", c"/bin/true"],
-            vec![c"title", c"protocol=1", c"status=x", c"--", c"/bin/true"],
-            vec![c"title", c"protocol=1", c"status=3", c"colour=red", c"--", c"/bin/true"],
-            vec![c"title", c"protocol=1", c"status=3", c"log=3", c"--", c"/bin/true"],
+            vec![c"title", c"protocol=2", c"status=x", c"--", c"/bin/true"],
+            vec![c"title", c"protocol=2", c"status=3", c"colour=red", c"--", c"/bin/true"],
+            vec![c"title", c"protocol=2", c"status=3", c"log=3", c"--", c"/bin/true"],
         ] {
             assert_eq!(Job::parse(&words), None, "{words:?}");
         }

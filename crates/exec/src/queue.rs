@@ -48,16 +48,18 @@ pub struct Notes {
     /// How many programs were turned away since one was last started. It stands here, since in a crash
     /// loop each event is told by another process.
     pub turned_away: u32,
-    /// Number, place and helper of the one that was started last.
+    /// Number and place of the one that was started last.
     pub last: u32,
     /// See `last`.
     pub last_place: u32,
-    /// See `last`; 0 if there is none.
-    pub last_pid: i32,
 }
 
 /// Where the number of the program stands that began last.
 const BEGUN: libc::off_t = size_of::<Notes>() as libc::off_t;
+
+/// Where for each place the number of the program stands that has it, and the pid of its helper, 0 if that
+/// could not be started.
+const HELPERS: libc::off_t = BEGUN + 4;
 
 /// What became of a place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +114,19 @@ impl Queue {
     /// Waits until the one before has begun or is gone.
     fn await_predecessor(self, ticket: Ticket, since: u64) {
         let order = FIRST_ORDER + ticket.after_place % PLACES;
-        while ticket.after_pid != 0 && !self.has_begun(ticket.after) {
-            if self.holder(order) == Some(ticket.after_pid) {
+        while !self.has_begun(ticket.after) {
+            // Who starts a program may go on before its helper is there.
+            let helper = self.helper(ticket.after, ticket.after_place);
+            if helper.is_some() && self.holder(order) == helper {
                 // All signals are blocked, so this returns when the lock is free.
                 let _ = self.control(libc::F_SETLKW, libc::F_RDLCK, order);
                 let _ = self.control(libc::F_SETLK, libc::F_UNLCK, order);
                 return;
             }
-            // SAFETY: signal 0 only asks whether the process exists.
-            let is_gone = unsafe { libc::kill(ticket.after_pid, 0) } != 0 && errno() == libc::ESRCH;
+            let is_gone = helper.is_some_and(|pid| {
+                // SAFETY: signal 0 only asks whether the process exists.
+                pid == 0 || unsafe { libc::kill(pid, 0) } != 0 && errno() == libc::ESRCH
+            });
             if is_gone || monotonic() >= since + START {
                 return;
             }
@@ -162,12 +168,12 @@ impl Queue {
     /// Reads the notes.
     pub fn notes(self) -> Notes {
         let word = |n: usize| self.word((n * 4) as libc::off_t);
-        Notes { turned_away: word(0), last: word(1), last_place: word(2), last_pid: word(3) as i32 }
+        Notes { turned_away: word(0), last: word(1), last_place: word(2) }
     }
 
     /// Writes them.
     pub fn set_notes(self, notes: Notes) {
-        let words = [notes.turned_away, notes.last, notes.last_place, notes.last_pid as u32];
+        let words = [notes.turned_away, notes.last, notes.last_place];
         for (n, word) in words.into_iter().enumerate() {
             self.write(&word.to_ne_bytes(), (n * 4) as libc::off_t);
         }
@@ -177,6 +183,18 @@ impl Queue {
     pub fn turn_away(self) {
         let count = self.notes().turned_away.saturating_add(1);
         self.write(&count.to_ne_bytes(), 0);
+    }
+
+    /// Where the number of a place's program is to be written, with the pid of its helper after it.
+    pub const fn helper_at(place: u32) -> libc::off_t {
+        HELPERS + (place % PLACES) as libc::off_t * 8
+    }
+
+    /// The helper of a program; 0 if it could not be started, none if that is not known yet.
+    fn helper(self, number: u32, place: u32) -> Option<libc::pid_t> {
+        let at = Queue::helper_at(place);
+        // In this order: both are written at once.
+        (self.word(at) == number).then(|| self.word(at + 4) as libc::pid_t)
     }
 
     /// Numbers begin again some time.
@@ -289,7 +307,7 @@ mod tests {
     fn notes_stay_in_the_file() {
         let queue = queue();
         assert_eq!(queue.notes(), Notes::default());
-        let notes = Notes { turned_away: 1, last: u32::MAX, last_place: 7, last_pid: 99 };
+        let notes = Notes { turned_away: 1, last: u32::MAX, last_place: 7 };
         queue.set_notes(notes);
         queue.turn_away();
         assert_eq!(queue.notes(), Notes { turned_away: 2, ..notes });
@@ -319,13 +337,11 @@ mod tests {
             poll(&mut [pollfd(gate[0])], 10_000);
             queue.wait(ticket(number), -1) as u8
         });
-        let after = Ticket {
-            after: number,
-            after_place: number,
-            after_pid: first.pid,
-            ..ticket(number + 1)
-        };
+        let after = Ticket { after: number, after_place: number, ..ticket(number + 1) };
         let second = elsewhere(|| queue.wait(after, -1) as u8);
+        assert!(is_waiting(&second));
+        queue.write(&number.to_ne_bytes(), Queue::helper_at(number));
+        queue.write(&(first.pid as u32).to_ne_bytes(), Queue::helper_at(number) + 4);
         assert!(is_waiting(&second));
         // SAFETY: one byte is there to be written.
         unsafe { libc::write(gate[1], [0u8].as_ptr().cast(), 1) };
@@ -333,6 +349,19 @@ mod tests {
         assert_eq!(answer(&second), Place::Begins as u8);
         end(first);
         end(second);
+    }
+
+    #[test]
+    fn one_that_could_not_be_started_holds_up_nobody() {
+        let queue = queue();
+        let after = Ticket { after: 41, after_place: 41, ..ticket(42) };
+        let next = elsewhere(|| queue.wait(after, -1) as u8);
+        assert!(is_waiting(&next));
+        let begun = monotonic();
+        queue.write(&41u32.to_ne_bytes(), Queue::helper_at(41));
+        assert_eq!(answer(&next), Place::Begins as u8);
+        assert!(monotonic() - begun < START / 2);
+        end(next);
     }
 
     #[test]

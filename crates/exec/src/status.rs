@@ -4,7 +4,7 @@
 
 /// The version of the arguments and of the status. The first two arguments, `protocol` and `status`, and
 /// the first byte of the answer stay as they are in every version.
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 
 /// The program ended with status 0.
 pub const SUCCEEDED: u8 = b'+';

@@ -11,7 +11,7 @@ use exec::status::PROTOCOL;
 use ngx::ffi::ngx_cycle;
 
 use super::fd::{errno, pipe};
-use super::spawn::spawn;
+use super::spawn::Command;
 
 /// Its file's name.
 pub const NAME: &str = "ngx_worker_manager_exec";
@@ -55,15 +55,30 @@ pub enum Unfit {
     OtherVersion,
 }
 
+/// How often it is asked: somebody may kill it, or the process that makes it, as one of nginx's.
+const ATTEMPTS: u32 = 3;
+
 /// Runs it, to see whether it speaks the same protocol.
 pub fn check(path: &CStr) -> Result<(), Unfit> {
+    for _ in 0..ATTEMPTS {
+        if let Some(protocol) = ask(path)? {
+            return (protocol == PROTOCOL).then_some(()).ok_or(Unfit::OtherVersion);
+        }
+    }
+    Err(Unfit::OtherVersion)
+}
+
+/// The protocol that it speaks; none if it ended without an answer.
+fn ask(path: &CStr) -> Result<Option<u8>, Unfit> {
     let not_run = |errno| Unfit::NotRun(io::Error::from_raw_os_error(errno));
     let (read, write) = pipe().map_err(not_run)?;
     let title = c"nginx: worker_manager check".to_owned();
     let words = [format!("protocol={PROTOCOL}"), format!("status={}", write.as_raw_fd())];
     let words = words.map(|word| CString::new(word).unwrap_or_default());
     let argv: Vec<_> = [title].into_iter().chain(words).collect();
-    spawn(path, &argv, &[], &[write.as_raw_fd()]).map_err(not_run)?;
+    let kept = vec![write.as_raw_fd()];
+    let command = Command { path: path.to_owned(), argv, envp: Vec::new(), kept, note: None };
+    command.launch(false).and_then(|mut launch| launch.wait()).map_err(not_run)?;
     drop(write);
     let mut fds = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut answer = [0];
@@ -75,5 +90,5 @@ pub fn check(path: &CStr) -> Result<(), Unfit> {
         }
         libc::read(read.as_raw_fd(), answer.as_mut_ptr().cast(), 1)
     };
-    (n == 1 && answer == [PROTOCOL]).then_some(()).ok_or(Unfit::OtherVersion)
+    Ok((n == 1).then_some(answer[0]))
 }

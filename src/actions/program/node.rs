@@ -9,6 +9,7 @@ use exec::job::Ticket;
 use exec::queue::{Notes, Queue, PLACES};
 
 use super::fd::pipe;
+use super::spawn::Note;
 use crate::nginx::kill_point;
 use crate::nginx::process::PerProcess;
 
@@ -56,17 +57,20 @@ pub fn ticket(number: u32) -> Option<Ticket> {
     let places =
         kill_point::content("program_queue").and_then(|n| n.parse().ok()).unwrap_or(PLACES);
     let place = queue.place(number, places)?;
-    let Notes { last, last_place, last_pid, .. } = queue.notes();
-    Some(Ticket { number, place, after: last, after_place: last_place, after_pid: last_pid })
+    let Notes { last, last_place, .. } = queue.notes();
+    Some(Ticket { number, place, after: last, after_place: last_place })
+}
+
+/// Where the helper of a program is to be noted, for the one that begins after it.
+pub fn note(ticket: Ticket) -> Note {
+    Note { file: NODE.get().queue, at: Queue::helper_at(ticket.place), word: ticket.number }
 }
 
 /// Notes that a program was started. How many were turned away before it.
-pub fn started(ticket: Ticket, pid: libc::pid_t) -> u32 {
+pub fn started(ticket: Ticket) -> u32 {
     let queue = Queue::of(NODE.get().queue);
     let turned_away = queue.notes().turned_away;
-    let notes =
-        Notes { turned_away: 0, last: ticket.number, last_place: ticket.place, last_pid: pid };
-    queue.set_notes(notes);
+    queue.set_notes(Notes { turned_away: 0, last: ticket.number, last_place: ticket.place });
     turned_away
 }
 

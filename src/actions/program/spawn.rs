@@ -4,121 +4,222 @@
 //! must not be nginx's child: its SIGCHLD handler reaps every child and logs those it does not know. So
 //! nginx's process makes one that lives for a moment, has no exit signal, which `waitpid(-1)` passes over
 //! without `__WALL`, and makes the helper. When that one ends, the helper gets another parent: init,
-//! or who takes its place. All three share nginx's memory until `execve()`, and run one after the other.
+//! or who takes its place. All three share nginx's memory until `execve()`.
+//!
+//! A worker that serves does not stand still for that: the two run beside it. So what they need is memory of
+//! their own, which is theirs until the one between has ended, and they make system calls of `raw` alone.
 
-use core::ffi::{c_char, c_int, c_void, CStr};
+use core::ffi::{c_char, c_int, c_void};
 use core::mem::zeroed;
 use core::ptr;
-use std::cell::UnsafeCell;
-use std::ffi::CString;
+use core::sync::atomic::{AtomicI32, Ordering};
+use std::ffi::{CStr, CString};
 
 use super::fd::errno;
-use crate::nginx::process::PerProcess;
+use super::raw;
+use crate::nginx::kill_point;
 
 /// Bytes of a stack for what runs until `execve()`: some system calls.
-const STACK: usize = 16 * 1024;
+const STACK: usize = 8 * 1024;
 
 #[repr(align(16))]
-struct Stacks(#[allow(dead_code)] [u8; 2 * STACK]);
+struct Stack(#[allow(dead_code)] [u8; STACK]);
 
-/// The stacks of the two. Not on the heap: if the one between is killed, the helper may still be on its own
-/// for a moment.
-static STACKS: PerProcess<UnsafeCell<Stacks>> = PerProcess(UnsafeCell::new(Stacks([0; 2 * STACK])));
+/// An executable to start.
+pub struct Command {
+    /// The executable, an absolute path.
+    pub path: CString,
+    /// Its arguments, its name first.
+    pub argv: Vec<CString>,
+    /// Its whole environment.
+    pub envp: Vec<CString>,
+    /// The descriptors that it gets.
+    pub kept: Vec<c_int>,
+    /// Where its pid is noted.
+    pub note: Option<Note>,
+}
 
-/// What the two have in common with nginx's process.
+/// A place in a file: a word, which is written there again, and after it the pid, or 0 if nothing was
+/// started.
+#[derive(Clone, Copy)]
+pub struct Note {
+    pub file: c_int,
+    pub at: libc::off_t,
+    pub word: u32,
+}
+
+/// What the two have of nginx's memory.
 struct Birth {
-    path: *const c_char,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
-    kept: *const c_int,
-    kept_count: usize,
-    stack: *mut c_void,
+    command: Command,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    stacks: [Stack; 2],
+    /// A pipe of a test's, of which the one between reads a byte first; -1 without.
+    #[cfg_attr(not(feature = "kill-points"), allow(dead_code))]
+    gate: c_int,
     /// The helper's pid; 0 if there is none.
-    pid: libc::pid_t,
+    pid: AtomicI32,
     /// Why there is none.
-    errno: c_int,
+    errno: AtomicI32,
 }
 
-/// Starts an executable that is not this process's child, with all signals blocked, and with the
-/// descriptors in `kept`. Its pid; 0 if it is not known. The error is an errno.
-pub fn spawn(
-    path: &CStr,
-    argv: &[CString],
-    envp: &[CString],
-    kept: &[c_int],
-) -> Result<libc::pid_t, i32> {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
-    };
-    let (argv, envp) = (pointers(argv), pointers(envp));
-    let stacks = STACKS.0.get().cast::<u8>();
-    // SAFETY: both are within the statics; a stack grows down.
-    let (first, second) = unsafe { (stacks.add(STACK), stacks.add(2 * STACK)) };
-    let mut birth = Birth {
-        path: path.as_ptr(),
-        argv: argv.as_ptr(),
-        envp: envp.as_ptr(),
-        kept: kept.as_ptr(),
-        kept_count: kept.len(),
-        stack: second.cast(),
-        pid: 0,
-        errno: 0,
-    };
-    // nginx's handlers must not run in a process that shares its memory, and what is sent to all of
-    // nginx is not meant for the helper.
-    let mask = block_signals();
-    // It may share the descriptors, since it leaves them as they are.
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_FS;
-    // SAFETY: this thread stands still until the new process, on a stack of its own, has ended.
-    let between = unsafe { libc::clone(go_between, first.cast(), flags, (&raw mut birth).cast()) };
-    if between == -1 {
-        birth.errno = errno();
-    } else {
-        // SAFETY: the child has no exit signal, so nobody else reaps it.
-        unsafe { libc::waitpid(between, ptr::null_mut(), libc::__WALL) };
-    }
-    // SAFETY: the mask is the one that this thread had.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) };
-    // SAFETY: values of this function, which the others have written to.
-    let (pid, errno) = unsafe {
-        ((&raw const birth.pid).read_volatile(), (&raw const birth.errno).read_volatile())
-    };
-    if errno == 0 {
-        Ok(pid)
-    } else {
-        Err(errno)
+/// A helper that is being started.
+pub struct Launch {
+    birth: *mut Birth,
+    /// The process between; 0 once it has ended.
+    between: libc::pid_t,
+    was_killed: bool,
+}
+
+impl Command {
+    /// Starts it, not as this process's child, with all signals blocked. Where `beside` says so, and this
+    /// kind of processor allows it, without waiting until that is done. The error is an errno.
+    pub fn launch(self, beside: bool) -> Result<Launch, i32> {
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+        };
+        let gate = if beside { kill_point::gate() } else { -1 };
+        let birth = Box::into_raw(Box::new(Birth {
+            argv: pointers(&self.argv),
+            envp: pointers(&self.envp),
+            command: self,
+            stacks: [const { Stack([0; STACK]) }; 2],
+            gate,
+            pid: AtomicI32::new(0),
+            errno: AtomicI32::new(0),
+        }));
+        let mut flags = libc::CLONE_VM;
+        if !(beside && raw::IS_RAW) {
+            flags |= libc::CLONE_VFORK;
+        }
+        // nginx's handlers must not run in a process that shares its memory, and what is sent to all of
+        // nginx is not meant for the helper.
+        let mask = block_signals();
+        // SAFETY: the stack and all that the function reads stay until the process has ended: `Launch`.
+        let between = unsafe { raw::clone(flags, stack(birth, 0), go_between, birth.cast()) };
+        // SAFETY: the mask is the one that this thread had; the descriptor is this function's.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+            if gate != -1 {
+                libc::close(gate);
+            }
+        }
+        let launch = Launch { birth, between: between.max(0) as libc::pid_t, was_killed: false };
+        if between < 0 {
+            return Err(-between as i32);
+        }
+        Ok(launch)
     }
 }
 
-/// Makes the helper. Runs in the memory of nginx's process: system calls only.
-extern "C" fn go_between(birth: *mut c_void) -> c_int {
-    let birth = birth.cast::<Birth>();
-    // SAFETY: the Birth of `spawn`, which waits; this process waits for the next until `execve()`.
-    unsafe {
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-        let pid = libc::clone(become_helper, (*birth).stack, flags, birth.cast());
-        if pid == -1 {
-            (*birth).errno = errno();
-        } else if (&raw const (*birth).errno).read_volatile() != 0 {
-            libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
+impl Launch {
+    /// Whether it has come to its end, so that `result` is known. Does not wait.
+    pub fn has_ended(&mut self) -> bool {
+        self.reap(libc::WNOHANG)
+    }
+
+    /// Waits until it has come to its end. The helper's pid; the error is an errno.
+    pub fn wait(&mut self) -> Result<libc::pid_t, i32> {
+        self.reap(0);
+        let (pid, errno) = self.result();
+        if errno == 0 {
+            Ok(pid)
         } else {
-            (*birth).pid = pid;
+            Err(errno)
         }
     }
-    // Not _exit(): libc's clone() makes that system call of the result.
+
+    /// The executable.
+    pub fn path(&self) -> &CStr {
+        // SAFETY: this is freed in `drop` alone, and nobody writes to the command.
+        unsafe { &(*self.birth).command.path }
+    }
+
+    fn result(&self) -> (libc::pid_t, i32) {
+        // SAFETY: as above; both words are atomic.
+        unsafe {
+            let load = |word: *const AtomicI32| (*word).load(Ordering::Acquire);
+            (load(&raw const (*self.birth).pid), load(&raw const (*self.birth).errno))
+        }
+    }
+
+    /// Reaps the process between, which has no exit signal, so that nobody else does. True if it has ended.
+    fn reap(&mut self, options: c_int) -> bool {
+        while self.between != 0 {
+            let mut status = 0;
+            // SAFETY: a valid place for the status.
+            match unsafe { libc::waitpid(self.between, &mut status, options | libc::__WALL) } {
+                0 => return false,
+                -1 if errno() == libc::EINTR => continue,
+                _ => {
+                    self.between = 0;
+                    self.was_killed = libc::WIFSIGNALED(status);
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        self.reap(0);
+        // If the one between was killed, the helper may still be on its stack for a moment: that
+        // memory is never given back.
+        if !self.was_killed {
+            // SAFETY: made by Box::into_raw, and those who shared it have ended or become others.
+            drop(unsafe { Box::from_raw(self.birth) });
+        }
+    }
+}
+
+/// The end of a stack, which grows down.
+fn stack(birth: *mut Birth, index: usize) -> *mut c_void {
+    // SAFETY: within the Birth, which lives; `index` is 0 or 1.
+    unsafe { (&raw mut (*birth).stacks).cast::<Stack>().add(index + 1).cast() }
+}
+
+/// Makes the helper. Runs in the memory of nginx's process.
+unsafe extern "C" fn go_between(birth: *mut c_void) -> c_int {
+    let birth = birth.cast::<Birth>();
+    // SAFETY: the Birth of `launch`, which stays until this process has ended; this process waits for the
+    // next until `execve()`.
+    unsafe {
+        #[cfg(feature = "kill-points")]
+        if (*birth).gate != -1 {
+            raw::pass((*birth).gate);
+        }
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_FS;
+        let result = raw::clone(flags, stack(birth, 1), become_helper, birth.cast());
+        let mut pid = 0;
+        if result < 0 {
+            (*birth).errno.store(-result as i32, Ordering::Release);
+        } else if (*birth).errno.load(Ordering::Acquire) != 0 {
+            raw::wait(result as i32);
+        } else {
+            pid = result as i32;
+            (*birth).pid.store(pid, Ordering::Release);
+        }
+        if let Some(Note { file, at, word }) = (*birth).command.note {
+            let words = [word, pid as u32];
+            raw::pwrite(file, words.as_ptr().cast(), size_of_val(&words), at);
+        }
+    }
     0
 }
 
-/// Becomes the helper. Runs in the memory of nginx's process too, with descriptors of its own.
-extern "C" fn become_helper(birth: *mut c_void) -> c_int {
+/// Becomes the helper. Runs in the memory of nginx's process, with the descriptors of the one between.
+unsafe extern "C" fn become_helper(birth: *mut c_void) -> c_int {
     let birth = birth.cast::<Birth>();
     // SAFETY: as above; the strings end with zero bytes and the lists with null.
     unsafe {
-        for n in 0..(*birth).kept_count {
-            libc::fcntl(*(*birth).kept.add(n), libc::F_SETFD, 0);
+        let command = &raw const (*birth).command;
+        for &fd in &(*command).kept {
+            raw::keep(fd);
         }
-        libc::execve((*birth).path, (*birth).argv, (*birth).envp);
-        (*birth).errno = errno();
+        let (argv, envp) = ((*birth).argv.as_ptr(), (*birth).envp.as_ptr());
+        let errno = raw::execve((*command).path.as_ptr(), argv, envp);
+        (*birth).errno.store(errno, Ordering::Release);
     }
     127
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_str_t};
-use roster::{Counts, Event, Full, Kind, Mode, Transition, WorkerView};
+use roster::{Counts, Event, Full, Kind, Mode, Plan, Transition, WorkerView};
 
 use crate::callback::{self, Handler};
 use crate::clock;
@@ -14,7 +14,7 @@ use crate::conf::Conf;
 use crate::former;
 use crate::hold::{Hold, Occasion};
 use crate::log::Log;
-use crate::losses;
+use crate::losses::ThisProcess;
 use crate::lua::exits;
 use crate::oom;
 use crate::order;
@@ -129,7 +129,7 @@ fn commit<'a>(
         zone.roster().set_loading_since(0);
         return;
     };
-    let losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
+    let losses = known_to_master(&hold, load);
     hold.run(losses, Mode::Blocking);
 
     hold.use_conf(conf);
@@ -159,6 +159,14 @@ fn commit<'a>(
     hold.run([], Mode::Blocking);
     if load == Load::SingleReload {
         relieve(hold, zone, before, conf, log);
+    }
+}
+
+/// The losses that this process records as the master that reloads, if it is one.
+fn known_to_master(hold: &Hold<'_>, load: Load) -> Vec<Transition> {
+    match load {
+        Load::Reload => hold.roster().lost_to_master(&ThisProcess::PLAIN),
+        _ => Vec::new(),
     }
 }
 
@@ -242,8 +250,7 @@ pub fn load_failed(began: u64) {
     else {
         return;
     };
-    let mut transitions = losses::known_to_master(&hold);
-    transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
+    let transitions = hold.roster().failed_load(began, &ThisProcess::PLAIN);
     hold.run(transitions, Mode::Blocking);
 }
 
@@ -261,8 +268,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let mut transitions =
-        if load == Load::Reload { losses::known_to_master(&hold) } else { vec![] };
+    let mut transitions = known_to_master(&hold, load);
     hold.roster().retire_all();
     hold.roster().set_loading_since(0);
     if load == Load::SingleReload {
@@ -308,7 +314,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let losses = losses::of_predecessors(&hold);
+    let losses = hold.roster().lost_before(&ThisProcess::PLAIN);
     hold.run(losses, Mode::Blocking);
     let respawn_of = uncounted::respawn_of(zone);
     register(&mut hold, zone, conf, respawn_of, log);
@@ -402,51 +408,23 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     let me = member.and_then(|member| member.view());
-    let orphan = process::is_orphan();
-    let lost = if orphan { losses::seen_by_orphan(&hold) } else { Vec::new() };
-    let stopping = match me {
-        _ if orphan => is_last(&hold, &lost),
-        Some(me) => order::is_stopping(hold.roster(), &me),
-        None => false,
-    };
-    // A worker that drains and has nothing to do ends before it could say the former.
-    let draining = me.and_then(|me| watch::untold_draining(me, stopping));
-    let mut transitions: Vec<_> = draining.into_iter().collect();
-    transitions.extend(lost);
-    if orphan {
-        // Nobody will start another generation, and nobody else buries the dead.
-        hold.roster().retire_all();
-        if stopping {
-            hold.roster().set_stopping();
-        }
-    }
-    if let Some(me) = me {
-        if me.hung {
-            transitions.push(Transition::WorkerRecovered { slot: me.slot });
-        }
-        transitions.push(Transition::WorkerExit { slot: me.slot, stopping });
-    }
-    hold.run(transitions, Mode::Blocking);
+    let plan = hold.roster().worker_end(me.as_ref(), &ThisProcess::PLAIN);
+    let was_orphan = plan.retires;
+    carry_out(&mut hold, plan);
     order::end();
     // The slot is another's from here on: no more heartbeats.
     MEMBER.set(None);
-    if !orphan && process::is_bereft() {
+    if !was_orphan && process::is_bereft() {
         // The master has died meanwhile.
-        hold.roster().retire_all();
-        let losses = losses::seen_by_orphan(&hold);
-        if is_last(&hold, &losses) {
-            hold.roster().set_stopping();
-        }
-        hold.run(losses, Mode::Blocking);
+        let plan = hold.roster().orphan_end(None, &ThisProcess::PLAIN);
+        carry_out(&mut hold, plan);
     }
 }
 
-/// Whether the node ends with this worker: its master is gone, and so are all other workers but those
-/// that are about to be told lost, and no other binary goes on.
-fn is_last(hold: &Hold<'_>, lost: &[Transition]) -> bool {
-    let me = member().map(|me| me.registration);
-    let others = hold.roster().workers().filter(|w| Some(w.registration) != me);
-    others.count() == lost.len() && !order::has_other_binary()
+/// Does under the lock what the roster says that this process, which ends, has to do.
+fn carry_out(hold: &mut Hold<'_>, plan: Plan) {
+    plan.begin(hold.roster());
+    hold.run(plan.transitions, Mode::Blocking);
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
@@ -462,12 +440,8 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::End) else {
         return;
     };
-    hold.roster().retire_all();
-    if !order::has_other_binary() {
-        hold.roster().set_stopping();
-    }
-    let transitions = losses::at_the_end(&hold);
-    hold.run(transitions, Mode::Blocking);
+    let plan = hold.roster().master_end(&ThisProcess::PLAIN);
+    carry_out(&mut hold, plan);
 }
 
 /// Notes what nginx's `env` directives pass on, for programs.

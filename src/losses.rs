@@ -1,77 +1,69 @@
-//! The workers that died without a word, as far as this process knows: those before it in its place,
-//! those that nginx buried, those that nobody else is left to bury. Called by who holds the lock.
-//!
-//! What nginx's table says it says of a pid and a slot, and both are given to others. So it is believed
-//! of the worker that was the last in the slot, and only if that is gone.
+//! What this process knows of those that died without a word. What it records of them, and when, the
+//! roster says.
 
-use linux::process::is_gone;
-use roster::{Reason, Roster, Transition, WorkerView};
+use roster::{Reason, Roster, Transition, Witness, WorkerView};
 
-use crate::hold::Hold;
-use crate::lifecycle::member;
+use crate::order;
 use crate::process;
+use crate::watch;
 
-/// Whoever was in this worker's slot of the master's table before it is dead. More than one if a
-/// successor died before it had told of its own predecessor, whose end only that one knew.
-pub fn of_predecessors(hold: &Hold<'_>) -> Vec<Transition> {
-    // Who starts in nobody's place does not look through all workers for it.
-    let Some((last, reason)) = process::predecessor() else {
-        return Vec::new();
-    };
-    // This worker is not registered yet: who is in the roster with its pid was somebody else.
-    let is_gone = |w: &WorkerView| w.pid == process::pid() || is_gone(w.pid, w.since_boot);
-    let lost = |w: WorkerView| {
-        let is_last = w.pid == last && is_last_in_slot(hold.roster(), &w);
-        let reason = if is_last { reason } else { Reason::Unknown };
-        Transition::WorkerLost { slot: w.slot, reason }
-    };
-    let workers = hold.roster().workers().filter(|w| w.process_slot == process::slot());
-    workers.filter(is_gone).map(lost).collect()
+/// This process, as a witness of what happens to others.
+pub struct ThisProcess {
+    /// The moment at which it judges heartbeats, monotonic clock, milliseconds; none if it judges none.
+    pub judges_at: Option<u64>,
 }
 
-/// Workers that died and whose death this master can explain, or that leave no successor who
-/// could. The rest is left to those successors.
-pub fn known_to_master(hold: &Hold<'_>) -> Vec<Transition> {
-    let lost = |w: WorkerView| {
-        let reason = process::unreaped(w.pid, w.since_boot).or_else(|| {
-            is_gone(w.pid, w.since_boot).then(|| buried(hold.roster(), &w)).flatten()
-        })?;
-        Some(Transition::WorkerLost { slot: w.slot, reason })
-    };
-    hold.roster().workers().filter_map(lost).collect()
+impl ThisProcess {
+    /// It judges nobody's heartbeat.
+    pub const PLAIN: ThisProcess = ThisProcess { judges_at: None };
 }
 
-/// The last worker of an orphaned node finds those that died before it.
-pub fn seen_by_orphan(hold: &Hold<'_>) -> Vec<Transition> {
-    let me = member().map(|me| me.registration);
-    let others = hold.roster().workers().filter(|w| Some(w.registration) != me);
-    others
-        .filter(|w| w.pid == process::pid() || is_gone(w.pid, w.since_boot))
-        .map(|w| Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
-        .collect()
-}
-
-/// At the end of the master all that is still in the roster is dead.
-pub fn at_the_end(hold: &Hold<'_>) -> Vec<Transition> {
-    let reason = |w: &WorkerView| {
-        process::unreaped(w.pid, w.since_boot)
-            .or_else(|| buried(hold.roster(), w))
-            .unwrap_or(Reason::Unknown)
-    };
-    let lost = |w: WorkerView| Transition::WorkerLost { slot: w.slot, reason: reason(&w) };
-    hold.roster().workers().map(lost).collect()
-}
-
-/// How a worker ended that is dead, if this master's table still says so.
-fn buried(roster: Roster<'_>, w: &WorkerView) -> Option<Reason> {
-    if !is_last_in_slot(roster, w) {
-        return None;
+impl Witness for ThisProcess {
+    fn pid(&self) -> i32 {
+        process::pid()
     }
-    process::buried(w.process_slot, w.pid)
-}
 
-/// Whether nobody has registered in the same slot of the master's table after this worker.
-fn is_last_in_slot(roster: Roster<'_>, w: &WorkerView) -> bool {
-    let mut same = roster.workers().filter(|other| other.process_slot == w.process_slot);
-    same.all(|other| other.registration <= w.registration)
+    fn process_slot(&self) -> u32 {
+        process::slot()
+    }
+
+    fn predecessor(&self) -> Option<(i32, Reason)> {
+        process::predecessor()
+    }
+
+    fn is_gone(&self, pid: i32, since_boot: u64) -> bool {
+        linux::process::is_gone(pid, since_boot)
+    }
+
+    fn unreaped(&self, pid: i32, since_boot: u64) -> Option<Reason> {
+        process::unreaped(pid, since_boot)
+    }
+
+    fn reaped(&self, process_slot: u32, pid: i32) -> Option<Reason> {
+        process::buried(process_slot, pid)
+    }
+
+    fn is_orphan(&self) -> bool {
+        process::is_orphan()
+    }
+
+    fn is_draining(&self) -> bool {
+        watch::drain::is_draining()
+    }
+
+    fn is_stopping(&self, roster: Roster<'_>, me: &WorkerView) -> bool {
+        order::is_stopping(roster, me)
+    }
+
+    fn has_other_binary(&self) -> bool {
+        order::has_other_binary()
+    }
+
+    fn take_draining(&self, me: &WorkerView, stopping: bool) -> Option<Transition> {
+        watch::untold_draining(me, stopping)
+    }
+
+    fn is_overdue(&self, other: &WorkerView) -> bool {
+        self.judges_at.is_some_and(|now| other.is_overdue(now))
+    }
 }

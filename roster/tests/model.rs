@@ -78,6 +78,9 @@ const NODE: Node = Node {
     deaths: 1,
     hangs: 1,
     suspensions: 0,
+    failures: 0,
+    drains: false,
+    pidfds: true,
     dying: Dying::AtStores,
     relinks: false,
     reads: false,
@@ -111,4 +114,32 @@ fn two_processes_are_killed_at_any_step() {
 #[test]
 fn one_of_three_workers_or_their_master_is_killed_at_any_step() {
     check(Node { workers: 3, hangs: 0, dying: Dying::AtSteps, relinks: true, ..NODE });
+}
+
+#[test]
+fn a_reload_fails_and_workers_drain_and_a_process_is_killed_before_any_store() {
+    check(Node { workers: 1, deaths: 1, failures: 1, drains: true, reads: true, ..NODE });
+}
+
+#[test]
+fn workers_that_drain_suspend_and_two_processes_are_killed_at_any_step() {
+    let dying = Dying::AtSteps;
+    check(Node { workers: 1, suspensions: 2, deaths: 2, failures: 1, drains: true, dying, ..NODE });
+}
+
+#[test]
+fn two_workers_drain_and_one_process_is_killed_at_any_step() {
+    check(Node {
+        hangs: 0,
+        failures: 1,
+        drains: true,
+        dying: Dying::AtSteps,
+        relinks: true,
+        ..NODE
+    });
+}
+
+#[test]
+fn deaths_are_known_by_heartbeats_alone() {
+    check(Node { hangs: 1, pidfds: false, dying: Dying::AtSteps, relinks: true, ..NODE });
 }

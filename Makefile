@@ -26,9 +26,10 @@ else
 	auto/prove t
 endif
 
-# Every order in which a small node can act and be killed, with the laws checked in each state.
+# Every order in which a small node can act and be killed, with the laws checked in each state, and random
+# histories of a larger one.
 model:
-	cargo test --locked -p roster --features kill-points --test model -- --test-threads 1
+	cargo test --locked -p roster --features kill-points --test model --test walks -- --test-threads 1
 
 # What is read without the lock, in the orders that the memory model allows with at most two preemptions,
 # for 4 seconds each at most. A build of its own, since loom's atomics are not those of a zone.

@@ -272,3 +272,6 @@ fn lost(w: &WorkerView, reason: Reason) -> Transition {
 fn recovered(me: &WorkerView) -> Option<Transition> {
     me.hung.then_some(Transition::WorkerRecovered { slot: me.slot })
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::Law;
 use node::{Action, Dying, In, Node, State};
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 impl Model for Node {
     type State = State;
@@ -46,7 +46,7 @@ impl Model for Node {
             Property::always("it always goes on until it is over", |node: &Node, s: &State| {
                 let mut actions = Vec::new();
                 Node::actions(node, s, &mut actions);
-                let goes_on = |action: &Action| !matches!(action, Action::Kill(_));
+                let goes_on = |action: &Action| !matches!(action, Action::Kill(_) | Action::Knock);
                 s.is_over() || s.broken.is_some() || actions.iter().any(goes_on)
             }),
             Property::sometimes("it ends in order", |_, s: &State| s.is_over_in_order()),
@@ -66,7 +66,8 @@ impl Model for Node {
 /// Goes through all states of a node.
 fn check(node: Node) {
     let start = Instant::now();
-    let checker = node.clone().checker().threads(2).spawn_bfs().join();
+    let checker = node.clone().checker().threads(2);
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let states = checker.unique_state_count();
     println!("{node:?}: {states} states, depth {}, {:?}", checker.max_depth(), start.elapsed());
     checker.assert_properties();

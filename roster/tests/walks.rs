@@ -34,7 +34,10 @@ impl Dice {
 }
 
 fn is_death(action: &Action) -> bool {
-    matches!(action, Action::Kill(_) | Action::Die(..) | Action::DieMending(..))
+    matches!(
+        action,
+        Action::Kill(_) | Action::Die(..) | Action::DieMending(..) | Action::LoseMaster(_)
+    )
 }
 
 /// Lets one node live until it is over. Returns whether it ended in order.

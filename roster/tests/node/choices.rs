@@ -16,6 +16,9 @@ impl Node {
             for i in first..to.len() {
                 if let Action::Take(who, purpose) = to[i] {
                     self.deaths(state, who, purpose, to);
+                    if purpose == Purpose::Exit && state.is_master_alive() {
+                        to.push(Action::LoseMaster(who));
+                    }
                 }
             }
         }
@@ -25,6 +28,7 @@ impl Node {
         let reserved = state.with(|roster| roster.reservation());
         if reserved.is_some_and(|r| state.lives(r.pid)) && !state.late {
             to.push(Action::Expire);
+            to.push(Action::Knock);
         }
         for (who, worker) in state.living() {
             if state.deaths > 0 && !state.is_like_one_before(who, worker) {
@@ -119,7 +123,7 @@ impl Node {
                 }
                 let others = roster.workers().filter(|w| w.slot != slot);
                 let misses = others.filter(|w| match dead.contains(&w.slot) {
-                    true => !self.pidfds,
+                    true => !self.pidfds || self.hangs > 0,
                     false => state.hangs > 0 && !w.hung,
                 });
                 to.extend(misses.map(|w| Action::Take(who, Purpose::Judge(w.slot))));

@@ -116,6 +116,8 @@ pub enum Purpose {
     Judge(u32),
     /// A worker ends.
     Exit,
+    /// A worker that has ended under a master finds that this has died meanwhile.
+    Bereft,
     /// The master ends.
     Stop,
 }
@@ -188,10 +190,14 @@ pub enum Action {
     Kill(Who),
     /// A worker that is not in the roster ends.
     Leave(Who),
+    /// A worker ends, and its master is killed after the worker has looked at it.
+    LoseMaster(Who),
     Respawn {
         generation: usize,
         index: usize,
     },
+    /// Somebody takes the lock while a transaction is suspended, and has to come back.
+    Knock,
     /// A suspended transaction is not resumed in time.
     Expire,
     /// The master is told to stop.

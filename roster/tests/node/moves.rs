@@ -45,9 +45,14 @@ impl Node {
         match action {
             Action::Take(who, purpose) => {
                 self.take(state, roster, who, purpose)?;
-                while state.lock != Lock::Free {
-                    self.go_on(state, roster)?;
-                }
+                self.finish(state, roster)?;
+            }
+            Action::LoseMaster(who) => {
+                self.take(state, roster, who, Purpose::Exit)?;
+                state.die(Who::Master);
+                self.finish(state, roster)?;
+                state.lock = Lock::Held(self.hold(state, roster, who, Purpose::Bereft));
+                self.finish(state, roster)?;
             }
             Action::DieMending(who, _, stores) => {
                 kill::after(stores, || roster.recover());
@@ -78,6 +83,13 @@ impl Node {
                 worker.predecessors += 1;
                 worker.life = Life::Forked;
                 worker.drains = false;
+            }
+            Action::Knock => {
+                let admission = roster.admit(0, |r| !state.lives(r.pid));
+                let reserved = admission == Admission::Reserved;
+                law(reserved, Law::Order, || {
+                    format!("{admission:?} before one that is to resume")
+                })?;
             }
             Action::Expire => state.late = true,
             Action::Quit => state.master = Master::Stopping,
@@ -123,6 +135,13 @@ impl Node {
         state.check(roster)
     }
 
+    fn finish(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
+        while state.lock != Lock::Free {
+            self.go_on(state, roster)?;
+        }
+        Ok(())
+    }
+
     fn go_on(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
         let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
         if let Some(Transition::WorkerDraining { slot, .. }) = hold.transaction.transitions().next()
@@ -165,6 +184,7 @@ impl Node {
                 plan.transitions = me.map_or(vec![], |me| self.look(roster, &me, &eyes));
             }
             Purpose::Exit => plan = roster.worker_end(me.as_ref(), &eyes),
+            Purpose::Bereft => plan = roster.orphan_end(None, &eyes),
             Purpose::Stop => plan = roster.master_end(&eyes),
             Purpose::Resume | Purpose::Finish => {}
         }
@@ -294,7 +314,7 @@ impl Node {
                     worker.life = Life::Forked;
                 }
             }
-            Purpose::Exit => {
+            Purpose::Exit | Purpose::Bereft => {
                 let worker = state.worker_mut(who).expect("only a worker exits");
                 worker.life = Life::Gone;
                 state.killed = false;

@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-test-asan setup-bench \
-	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan model fuzz loom clean
+	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan model mistakes fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -26,9 +26,15 @@ else
 	auto/prove t
 endif
 
-# Every order in which a small node can act and be killed, with the laws checked in each state.
+# Every order in which a small node can act and be killed, with the laws checked in each state, and random
+# histories of a larger one.
 model:
-	cargo test --locked -p roster --features kill-points --test model -- --test-threads 1
+	cargo test --locked -p roster --features kill-points --test model --test walks -- --test-threads 1
+
+# Mistakes planted in copies of the roster, each of which one of those searches has to find. M=07-reservation-ignored
+# plants only that.
+mistakes:
+	auto/mistakes $(M)
 
 # What is read without the lock, in the orders that the memory model allows with at most two preemptions,
 # for 4 seconds each at most. A build of its own, since loom's atomics are not those of a zone.

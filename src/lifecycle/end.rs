@@ -1,12 +1,11 @@
 //! A worker, or the node, ends.
 
 use ngx::ffi::ngx_cycle_t;
-use roster::{Mode, Transition};
+use roster::{Mode, Plan};
 
-use super::losses;
 use crate::config::Conf;
 use crate::delivery::{member, set_member, uncounted, Hold, Occasion};
-use crate::monitor::{self, drain, order};
+use crate::monitor::{self, drain, order, ThisProcess};
 use crate::nginx::log::Log;
 use crate::nginx::process;
 
@@ -34,51 +33,23 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
         return;
     };
     let me = member.and_then(|member| member.view());
-    let orphan = process::is_orphan();
-    let lost = if orphan { losses::seen_by_orphan(&hold) } else { Vec::new() };
-    let stopping = match me {
-        _ if orphan => is_last(&hold, &lost),
-        Some(me) => order::is_stopping(hold.roster(), &me),
-        None => false,
-    };
-    // A worker that drains and has nothing to do ends before it could say the former.
-    let draining = me.and_then(|me| monitor::untold_draining(me, stopping));
-    let mut transitions: Vec<_> = draining.into_iter().collect();
-    transitions.extend(lost);
-    if orphan {
-        // Nobody will start another generation, and nobody else buries the dead.
-        hold.roster().retire_all();
-        if stopping {
-            hold.roster().set_stopping();
-        }
-    }
-    if let Some(me) = me {
-        if me.hung {
-            transitions.push(Transition::WorkerRecovered { slot: me.slot });
-        }
-        transitions.push(Transition::WorkerExit { slot: me.slot, stopping });
-    }
-    hold.run(transitions, Mode::Blocking);
+    let plan = hold.roster().worker_end(me.as_ref(), &ThisProcess::PLAIN);
+    let was_orphan = plan.retires;
+    carry_out(&mut hold, plan);
     order::end();
     // The slot is another's from here on: no more heartbeats.
     set_member(None);
-    if !orphan && process::is_bereft() {
+    if !was_orphan && process::is_bereft() {
         // The master has died meanwhile.
-        hold.roster().retire_all();
-        let losses = losses::seen_by_orphan(&hold);
-        if is_last(&hold, &losses) {
-            hold.roster().set_stopping();
-        }
-        hold.run(losses, Mode::Blocking);
+        let plan = hold.roster().orphan_end(None, &ThisProcess::PLAIN);
+        carry_out(&mut hold, plan);
     }
 }
 
-/// Whether the node ends with this worker: its master is gone, and so are all other workers but those
-/// that are about to be told lost, and no other binary goes on.
-fn is_last(hold: &Hold<'_>, lost: &[Transition]) -> bool {
-    let me = member().map(|me| me.registration);
-    let others = hold.roster().workers().filter(|w| Some(w.registration) != me);
-    others.count() == lost.len() && !order::has_other_binary()
+/// Does under the lock what the roster says that this process, which ends, has to do.
+fn carry_out(hold: &mut Hold<'_>, plan: Plan) {
+    plan.begin(hold.roster());
+    hold.run(plan.transitions, Mode::Blocking);
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
@@ -94,10 +65,6 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::End) else {
         return;
     };
-    hold.roster().retire_all();
-    if !order::has_other_binary() {
-        hold.roster().set_stopping();
-    }
-    let transitions = losses::at_the_end(&hold);
-    hold.run(transitions, Mode::Blocking);
+    let plan = hold.roster().master_end(&ThisProcess::PLAIN);
+    carry_out(&mut hold, plan);
 }

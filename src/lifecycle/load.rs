@@ -6,11 +6,11 @@ use std::time::Duration;
 use ngx::ffi::{ngx_cycle, ngx_cycle_t};
 use roster::{Event, Kind, Mode, Transition};
 
-use super::{environment, former, losses};
+use super::{environment, former};
 use crate::actions;
 use crate::config::Conf;
 use crate::delivery::{member, oom, register, set_member, Hold, Occasion};
-use crate::monitor;
+use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, Load};
@@ -78,7 +78,7 @@ fn commit<'a>(
         zone.roster().set_loading_since(0);
         return;
     };
-    let losses = if load == Load::Reload { losses::known_to_master(&hold) } else { Vec::new() };
+    let losses = known_to_master(&hold, load);
     hold.run(losses, Mode::Blocking);
 
     hold.use_conf(conf);
@@ -108,6 +108,14 @@ fn commit<'a>(
     hold.run([], Mode::Blocking);
     if load == Load::SingleReload {
         relieve(hold, zone, before, conf, log);
+    }
+}
+
+/// The losses that this process records as the master that reloads, if it is one.
+fn known_to_master(hold: &Hold<'_>, load: Load) -> Vec<Transition> {
+    match load {
+        Load::Reload => hold.roster().lost_to_master(&ThisProcess::PLAIN),
+        _ => Vec::new(),
     }
 }
 
@@ -191,8 +199,7 @@ pub fn load_failed(began: u64) {
     else {
         return;
     };
-    let mut transitions = losses::known_to_master(&hold);
-    transitions.push(Transition::ReloadFailed { pid: process::pid(), began });
+    let transitions = hold.roster().failed_load(began, &ThisProcess::PLAIN);
     hold.run(transitions, Mode::Blocking);
 }
 
@@ -210,8 +217,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let mut transitions =
-        if load == Load::Reload { losses::known_to_master(&hold) } else { vec![] };
+    let mut transitions = known_to_master(&hold, load);
     hold.roster().retire_all();
     hold.roster().set_loading_since(0);
     if load == Load::SingleReload {

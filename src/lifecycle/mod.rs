@@ -6,7 +6,6 @@ mod end;
 mod environment;
 pub mod former;
 mod load;
-mod losses;
 pub mod marks;
 mod start;
 

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use ngx::ffi::ngx_cycle_t;
 use roster::{Counts, Event, Mode};
 
-use super::{losses, marks};
+use super::marks;
 use crate::actions::Handler;
 use crate::config::Conf;
 use crate::delivery::{member, register, registration, uncounted, Hold, Occasion};
-use crate::monitor;
+use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, PerProcess};
@@ -45,7 +45,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
     let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let losses = losses::of_predecessors(&hold);
+    let losses = hold.roster().lost_before(&ThisProcess::PLAIN);
     hold.run(losses, Mode::Blocking);
     let respawn_of = uncounted::respawn_of(zone);
     register(&mut hold, zone, conf, respawn_of, log);

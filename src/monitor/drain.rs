@@ -7,12 +7,13 @@ use std::cell::Cell;
 use ngx::ffi::{
     ngx_connection_t, ngx_cycle, ngx_event_t, ngx_free_connection, ngx_get_connection, ngx_msec_t,
 };
+use roster::{Transition, WorkerView};
 
 use super::order;
 use super::schedule::retry_after;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::process::{self, PerProcess};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
@@ -129,4 +130,13 @@ pub fn not_told() {
 /// From here on it is told.
 pub fn told() {
     DRAIN.set(Drain::Told);
+}
+
+/// That this worker, which is about to end, drains, if nobody was told.
+pub fn untold_draining(me: &WorkerView, stopping: bool) -> Option<Transition> {
+    is_untold().then(|| {
+        told();
+        let connections = process::all_connections();
+        Transition::WorkerDraining { slot: me.slot, connections, stopping }
+    })
 }

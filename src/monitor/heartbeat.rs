@@ -5,9 +5,10 @@ use std::cell::Cell;
 
 use linux::cgroup::OomKills;
 use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
-use roster::{Reason, Roster, Transition, WorkerView};
+use roster::{Roster, Transition, WorkerView};
 
 use super::schedule::{arm_retry, disarm_retry, retry_after, Rhythm, AT_ONCE, RHYTHM};
+use super::witness::ThisProcess;
 use super::{busy, drain, order, peers, resume};
 use crate::actions::detached;
 use crate::config::Conf;
@@ -103,15 +104,6 @@ pub fn end() {
         Timer::disarm(&raw mut HEARTBEAT);
         disarm_retry();
     }
-}
-
-/// That this worker, which is about to end, drains, if nobody was told.
-pub fn untold_draining(me: WorkerView, stopping: bool) -> Option<Transition> {
-    drain::is_untold().then(|| {
-        drain::told();
-        let connections = process::all_connections();
-        Transition::WorkerDraining { slot: me.slot, connections, stopping }
-    })
 }
 
 /// Comes back to programs that nobody waits for.
@@ -294,9 +286,7 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
         // taken and this comes to nothing.
-        work: roster.pending().is_some()
-            || roster.over().is_some()
-            || roster.ready().is_some()
+        work: roster.is_unfinished()
             || !news.is_empty()
             || drain::is_due(now)
             || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
@@ -306,29 +296,18 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
         if w.registration == member.registration {
             findings.work |= w.hung;
         } else if w.is_overdue(now) {
+            let is_news = || w.judge(&ThisProcess::PLAIN).is_some();
             match closely {
                 Look::AtItself => {}
-                Look::First => findings.suspects |= !w.hung || is_gone(&w),
-                Look::Second => findings.work |= judge(&w).is_some(),
+                // At the first look it would be too early to record it: right after a sleep of the
+                // machine some that live have not had their turn yet, and who died just now has a
+                // successor that knows the cause.
+                Look::First => findings.suspects |= is_news(),
+                Look::Second => findings.work |= is_news(),
             }
         }
     }
     findings
-}
-
-fn is_gone(w: &WorkerView) -> bool {
-    linux::process::is_gone(w.pid, w.since_boot)
-}
-
-/// What is to be said, at the second look, of another worker whose heartbeat is overdue. At the
-/// first it would be too early: right after a sleep of the machine some that live have not had
-/// their turn yet, and who died just now has a successor that knows the cause.
-fn judge(w: &WorkerView) -> Option<Transition> {
-    if is_gone(w) {
-        Some(Transition::WorkerLost { slot: w.slot, reason: Reason::Unknown })
-    } else {
-        (!w.hung).then_some(Transition::WorkerHung { slot: w.slot })
-    }
 }
 
 /// Sees again who is to be watched, in a moment.
@@ -379,41 +358,38 @@ fn look(member: Member, now: u64, closely: Look) {
     };
     busy::over();
     // Under the lock nobody else changes anything: look again.
-    let mut transitions = news_of_kin(hold.roster(), now);
-    if !transitions.is_empty() {
+    let news = news_of_kin(hold.roster(), now);
+    if !news.is_empty() {
         tend_soon(now);
     }
-    for w in hold.roster().workers() {
-        let is_lost = |told: &Transition| matches!(told, Transition::WorkerLost { slot, .. } if *slot == w.slot);
-        if w.registration == member.registration {
-            let stopping = order::is_stopping(hold.roster(), &w);
-            transitions.extend(of_itself(&w, stopping, now, conf, log));
-        } else if closely == Look::Second && w.is_overdue(now) && !transitions.iter().any(is_lost) {
-            let judgement = judge(&w);
-            if let Some(Transition::WorkerHung { .. }) = judgement {
-                log!(
-                    log,
-                    Warn,
-                    "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
-                    w.pid,
-                    now.saturating_sub(w.beat)
-                );
-            }
-            transitions.extend(judgement);
-        }
+    let me = hold.roster().registered(member.slot, member.registration);
+    let stopping = me.is_some_and(|me| order::is_stopping(hold.roster(), &me));
+    let of_itself = me.map(|me| of_itself(&me, stopping, now, conf, log)).unwrap_or_default();
+    let witness = ThisProcess { judges_at: (closely == Look::Second).then_some(now) };
+    let roster = hold.roster();
+    let transitions = roster.seen_by_worker(member.registration, news, &of_itself, &witness);
+    for transition in &transitions {
+        let Transition::WorkerHung { slot } = transition else { continue };
+        let Some(w) = hold.roster().worker(*slot) else { continue };
+        log!(
+            log,
+            Warn,
+            "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
+            w.pid,
+            now.saturating_sub(w.beat)
+        );
     }
     resume::work(hold, transitions);
 }
 
-/// What this worker has to tell of itself.
+/// What this worker has to tell of itself, beside its recovery.
 fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -> Vec<Transition> {
     let slot = me.slot;
     let mut transitions = Vec::new();
     if me.hung {
         log!(log, Notice, "worker_manager: this worker was hung and goes on");
-        transitions.push(Transition::WorkerRecovered { slot });
     }
-    let draining = drain::is_due(now).then(|| untold_draining(*me, stopping)).flatten();
+    let draining = drain::is_due(now).then(|| drain::untold_draining(me, stopping)).flatten();
     if let Some(draining) = draining {
         transitions.push(draining);
         Rhythm::update(|rhythm| {

@@ -9,6 +9,8 @@ pub mod order;
 mod peers;
 mod resume;
 mod schedule;
+mod witness;
 
-pub use heartbeat::{end, reap_later, start, stop, turn_soon, untold_draining};
+pub use heartbeat::{end, reap_later, start, stop, turn_soon};
 pub use resume::take_over;
+pub use witness::ThisProcess;

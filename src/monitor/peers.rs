@@ -9,30 +9,19 @@
 
 use linux::process::is_replaced;
 use ngx::ffi::ngx_event_t;
-use roster::{Reason, Roster, Transition, WorkerView};
+use roster::{Cause, Peer, Roster, Transition, WorkerView};
 
-use super::drain;
 use super::schedule::retry_after;
+use super::witness::ThisProcess;
 use crate::delivery::Member;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
 use crate::nginx::pidfd::{Ending, Pidfd};
 use crate::nginx::process;
 
-/// How long to wait for the cause of a death to become known, milliseconds: nginx reaps its children
-/// at once, and a successor that knows the cause starts at once, unless the machine is busy.
-const GRACE: u64 = 200;
-
-/// Who is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Master,
-    Worker { slot: u32, registration: u64 },
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Target {
-    who: Who,
+    who: Peer,
     pid: i32,
     /// When it registered, milliseconds since boot: a process that began later is another one.
     since_boot: u64,
@@ -73,9 +62,9 @@ pub fn tend(member: &Member, now: u64, on_death: OnDeath, log: Log) {
     let roster = member.zone.roster();
     let master = process::master();
     let lost = roster.lost_master() == master;
-    let master = Target { who: Who::Master, pid: master, since_boot: u64::MAX };
+    let master = Target { who: Peer::Master(master), pid: master, since_boot: u64::MAX };
     let target = |w: WorkerView| Target {
-        who: Who::Worker { slot: w.slot, registration: w.registration },
+        who: Peer::Worker { slot: w.slot, registration: w.registration },
         pid: w.pid,
         since_boot: w.since_boot,
     };
@@ -125,9 +114,9 @@ fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log:
         let opened = Pidfd::open(&raw mut (*kin).pidfd, target.pid, on_death, log);
         let is_dead = match target.who {
             // Asked after the opening: it may have been another process that was opened.
-            Who::Master => process::is_orphan(),
+            Peer::Master(_) => process::is_orphan(),
             // Another process that has the pid now says nothing about the one that had it.
-            Who::Worker { .. } => match opened {
+            Peer::Worker { .. } => match opened {
                 Ok(()) => is_replaced(target.pid, target.since_boot),
                 Err(errno) => errno == libc::ESRCH,
             },
@@ -189,41 +178,25 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
         let Some(target) = kin.target.filter(|_| kin.dead_since != 0) else {
             continue;
         };
-        let (slot, registration) = match target.who {
-            Who::Worker { slot, registration } => (slot, registration),
-            Who::Master => {
-                if roster.lost_master() == target.pid {
-                    news.tend = true;
-                } else {
-                    news.transitions.push(Transition::MasterLost { pid: target.pid });
-                }
-                continue;
-            }
-        };
-        let Some(lost) = roster.registered(slot, registration) else {
-            news.tend = true;
-            continue;
-        };
         let waited = now.saturating_sub(kin.dead_since);
-        // Who drains has no successor, nor has anybody if there is no master. A worker of this one's
-        // own generation that does not say so is about to drain as well, if this one does.
-        let is_current = lost.generation == roster.current_generation();
-        let drains = lost.draining_since != 0 || (drain::is_draining() && !is_current);
-        let successor = !drains && !process::is_orphan();
-        let reason = match kin.pidfd.ending() {
-            Ending::Known(reason) => Some(reason),
-            Ending::Untold if !successor => Some(Reason::Unknown),
-            Ending::Untold => (waited >= GRACE).then_some(Reason::Unknown),
-            // A master that reloads may take seconds to reap.
-            Ending::NotReaped => {
-                let reason = process::zombie(target.pid, target.since_boot);
-                reason.or_else(|| (waited >= GRACE).then_some(Reason::Unknown))
-            }
-        };
-        match reason {
-            Some(reason) => news.transitions.push(Transition::WorkerLost { slot, reason }),
-            None => news.wait = true,
+        let cause = || cause(kin, &target);
+        match roster.news_of_peer(target.who, waited, cause, &ThisProcess::PLAIN) {
+            roster::News::Record(transition) => news.transitions.push(transition),
+            roster::News::Wait => news.wait = true,
+            roster::News::Settled => news.tend = true,
         }
     }
     news
+}
+
+/// How one that was watched ended.
+fn cause(kin: &Kin, target: &Target) -> Cause {
+    match kin.pidfd.ending() {
+        Ending::Known(reason) => Cause::Known(reason),
+        Ending::Untold => Cause::Untold,
+        Ending::NotReaped => {
+            let reason = process::zombie(target.pid, target.since_boot);
+            reason.map_or(Cause::NotReaped, Cause::Known)
+        }
+    }
 }

@@ -41,6 +41,9 @@ impl Roster<'_> {
             if record.generation.load(Ordering::Relaxed) == 0 {
                 record.pid.store(0, Ordering::Relaxed);
                 record.hung.store(0, Ordering::Relaxed);
+                record.index.store(0, Ordering::Relaxed);
+                record.process_slot.store(0, Ordering::Relaxed);
+                record.draining_since.store(0, Ordering::Relaxed);
             }
             // A name for one worker, whatever the order in which they came.
             let pid = u64::from(record.pid.load(Ordering::Relaxed));

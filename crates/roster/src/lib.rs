@@ -59,6 +59,7 @@ mod journal;
 pub mod kill;
 mod layout;
 mod log;
+mod losses;
 mod marks;
 mod recover;
 mod snapshot;
@@ -79,6 +80,7 @@ pub use layout::{
     LAYOUT_VERSION, MAGIC,
 };
 pub use log::{LogMark, LogProgress};
+pub use losses::{Cause, News, Peer, Plan, Witness};
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;

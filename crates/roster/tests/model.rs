@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::Law;
 use node::{Action, Dying, In, Node, State};
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 impl Model for Node {
     type State = State;
@@ -46,7 +46,7 @@ impl Model for Node {
             Property::always("it always goes on until it is over", |node: &Node, s: &State| {
                 let mut actions = Vec::new();
                 Node::actions(node, s, &mut actions);
-                let goes_on = |action: &Action| !matches!(action, Action::Kill(_));
+                let goes_on = |action: &Action| !matches!(action, Action::Kill(_) | Action::Knock);
                 s.is_over() || s.broken.is_some() || actions.iter().any(goes_on)
             }),
             Property::sometimes("it ends in order", |_, s: &State| s.is_over_in_order()),
@@ -66,7 +66,8 @@ impl Model for Node {
 /// Goes through all states of a node.
 fn check(node: Node) {
     let start = Instant::now();
-    let checker = node.clone().checker().threads(2).spawn_bfs().join();
+    let checker = node.clone().checker().threads(2);
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let states = checker.unique_state_count();
     println!("{node:?}: {states} states, depth {}, {:?}", checker.max_depth(), start.elapsed());
     checker.assert_properties();
@@ -78,6 +79,9 @@ const NODE: Node = Node {
     deaths: 1,
     hangs: 1,
     suspensions: 0,
+    failures: 0,
+    drains: false,
+    pidfds: true,
     dying: Dying::AtStores,
     relinks: false,
     reads: false,
@@ -111,4 +115,32 @@ fn two_processes_are_killed_at_any_step() {
 #[test]
 fn one_of_three_workers_or_their_master_is_killed_at_any_step() {
     check(Node { workers: 3, hangs: 0, dying: Dying::AtSteps, relinks: true, ..NODE });
+}
+
+#[test]
+fn a_reload_fails_and_workers_drain_and_a_process_is_killed_before_any_store() {
+    check(Node { workers: 1, deaths: 1, failures: 1, drains: true, reads: true, ..NODE });
+}
+
+#[test]
+fn workers_that_drain_suspend_and_two_processes_are_killed_at_any_step() {
+    let dying = Dying::AtSteps;
+    check(Node { workers: 1, suspensions: 2, deaths: 2, failures: 1, drains: true, dying, ..NODE });
+}
+
+#[test]
+fn two_workers_drain_and_one_process_is_killed_at_any_step() {
+    check(Node {
+        hangs: 0,
+        failures: 1,
+        drains: true,
+        dying: Dying::AtSteps,
+        relinks: true,
+        ..NODE
+    });
+}
+
+#[test]
+fn deaths_are_known_by_heartbeats_alone() {
+    check(Node { hangs: 1, pidfds: false, dying: Dying::AtSteps, relinks: true, ..NODE });
 }

@@ -16,6 +16,9 @@ impl Node {
             for i in first..to.len() {
                 if let Action::Take(who, purpose) = to[i] {
                     self.deaths(state, who, purpose, to);
+                    if purpose == Purpose::Exit && state.is_master_alive() {
+                        to.push(Action::LoseMaster(who));
+                    }
                 }
             }
         }
@@ -25,6 +28,7 @@ impl Node {
         let reserved = state.with(|roster| roster.reservation());
         if reserved.is_some_and(|r| state.lives(r.pid)) && !state.late {
             to.push(Action::Expire);
+            to.push(Action::Knock);
         }
         for (who, worker) in state.living() {
             if state.deaths > 0 && !state.is_like_one_before(who, worker) {
@@ -78,8 +82,7 @@ impl Node {
         let current = roster.current_generation() as usize;
         let is_open = state.is_open(roster);
         for (who, worker) in state.living() {
-            let Who::Worker { generation, .. } = who else { continue };
-            let quits = generation + 1 < current || state.master != Master::Up;
+            let quits = state.quits(who, current);
             if worker.suspended.is_some() {
                 to.push(Action::Take(who, Purpose::Resume));
                 let pid = state.pid(who);
@@ -111,24 +114,28 @@ impl Node {
             }
             Life::Registered(slot) => {
                 let dead: Vec<u32> = state.dead(roster).collect();
-                let untold = roster.pending().is_some()
-                    || roster.over().is_some()
-                    || roster.ready().is_some()
-                    || state.master == Master::Dead && roster.lost_master() == 0;
+                let untold = roster.is_unfinished()
+                    || state.master == Master::Dead && roster.lost_master() == 0
+                    || self.drains && quits && !worker.drains;
                 let hung = roster.worker(slot).is_some_and(|w| w.hung);
-                if untold || hung || !dead.is_empty() {
+                if untold || hung || (self.pidfds && !dead.is_empty()) {
                     to.push(Action::Take(who, Purpose::Look));
                 }
-                if state.hangs > 0 {
-                    let others = roster.workers().filter(|w| w.slot != slot && !w.hung);
-                    let others = others.filter(|w| !dead.contains(&w.slot));
-                    to.extend(others.map(|w| Action::Take(who, Purpose::Judge(w.slot))));
-                }
+                let others = roster.workers().filter(|w| w.slot != slot);
+                let misses = others.filter(|w| match dead.contains(&w.slot) {
+                    true => !self.pidfds || self.hangs > 0,
+                    false => state.hangs > 0 && !w.hung,
+                });
+                to.extend(misses.map(|w| Action::Take(who, Purpose::Judge(w.slot))));
                 if quits {
                     to.push(Action::Take(who, Purpose::Exit));
                 }
             }
-            Life::Uncounted if quits => to.push(Action::Take(who, Purpose::Exit)),
+            Life::Uncounted if quits => to.push(match state.master {
+                // It may be the last, and records the losses of the others then.
+                Master::Dead => Action::Take(who, Purpose::Exit),
+                _ => Action::Leave(who),
+            }),
             _ => {}
         }
     }
@@ -137,6 +144,9 @@ impl Node {
         match state.master {
             Master::Down => to.push(Action::Take(Who::Master, Purpose::Commit)),
             Master::Up => {
+                if state.failures > 0 {
+                    to.push(Action::Take(Who::Master, Purpose::Fail));
+                }
                 if current < self.generations {
                     to.push(Action::Take(Who::Master, Purpose::Commit));
                 }

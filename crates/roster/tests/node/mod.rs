@@ -1,14 +1,18 @@
 //! A small node as a model: a master, the workers of its generations, their lock, and the memory of
-//! a zone. What the holder of the lock does is the roster's own transaction, step by step; what is
-//! modelled is who takes the lock when, and who is killed before which store.
+//! a zone. What the holder of the lock records is the roster's own decision, and what it does its
+//! transaction, step by step; what is modelled is who takes the lock when, what a process knows of
+//! others, and who is killed before which store.
+
+#![allow(dead_code)] // Not every test uses all of it.
 
 mod choices;
 mod host;
 mod moves;
+mod witness;
 
 use std::cell::RefCell;
 
-use roster::{Did, Geometry, Roster, Transaction};
+use roster::{Did, Geometry, Plan, Roster, Transaction};
 
 use crate::common::{law, Broken, Law, Ledger, Memory};
 
@@ -30,6 +34,12 @@ pub struct Node {
     /// How often a worker that serves suspends its transaction at most: from then on its programs are
     /// over at once.
     pub suspensions: u8,
+    /// How many reloads fail at most.
+    pub failures: u8,
+    /// Whether workers record that they drain.
+    pub drains: bool,
+    /// Whether workers learn of deaths by pidfds. Without, by heartbeats that are overdue, one by one.
+    pub pidfds: bool,
     pub dying: Dying,
     /// Whether free slots are put in order after each hold of the lock, as a recovery does. Without,
     /// all orders in which they can have been given back are told apart.
@@ -81,6 +91,8 @@ struct Worker {
     life: Life,
     /// How many there were before it with its index.
     predecessors: u8,
+    /// Whether it has told, or is about to, that it drains.
+    drains: bool,
     /// What it has suspended.
     suspended: Option<Box<Hold>>,
 }
@@ -90,6 +102,8 @@ struct Worker {
 pub enum Purpose {
     /// The next generation.
     Commit,
+    /// A reload has failed.
+    Fail,
     /// To register.
     Start,
     /// A worker in its event loop has something to record or to dispatch.
@@ -102,6 +116,8 @@ pub enum Purpose {
     Judge(u32),
     /// A worker ends.
     Exit,
+    /// A worker that has ended under a master finds that this has died meanwhile.
+    Bereft,
     /// The master ends.
     Stop,
 }
@@ -113,7 +129,8 @@ struct Hold {
     purpose: Purpose,
     /// By whose configuration it dispatches.
     generation: u64,
-    retire: bool,
+    /// What comes before the transaction.
+    plan: Option<Plan>,
     transaction: Transaction,
     /// Whether the program that it awaits runs.
     runs: bool,
@@ -145,6 +162,7 @@ pub struct State {
     deaths: u8,
     hangs: u8,
     suspensions: u8,
+    failures: u8,
     /// What was recorded.
     ledger: Ledger,
     /// The newest callback that ran: event and index.
@@ -170,10 +188,16 @@ pub enum Action {
     /// Takes the lock, and is killed at this step before this store of it.
     Die(Who, Purpose, usize, u64),
     Kill(Who),
+    /// A worker that is not in the roster ends.
+    Leave(Who),
+    /// A worker ends, and its master is killed after the worker has looked at it.
+    LoseMaster(Who),
     Respawn {
         generation: usize,
         index: usize,
     },
+    /// Somebody takes the lock while a transaction is suspended, and has to come back.
+    Knock,
     /// A suspended transaction is not resumed in time.
     Expire,
     /// The master is told to stop.
@@ -191,10 +215,20 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(GEOMETRY));
 }
 
+impl Node {
+    /// A worker's slot in the master's table of processes, which its successor inherits.
+    fn process_slot(&self, who: Who) -> u32 {
+        match who {
+            Who::Master => 0,
+            Who::Worker { generation, index } => (generation * self.workers + index) as u32,
+        }
+    }
+}
+
 impl State {
     /// Before anything has happened.
     pub fn first(node: &Node) -> State {
-        let worker = Worker { life: Life::Unborn, predecessors: 0, suspended: None };
+        let worker = Worker { life: Life::Unborn, predecessors: 0, drains: false, suspended: None };
         State {
             words: Memory::new(GEOMETRY).save(),
             lock: Lock::Free,
@@ -203,6 +237,7 @@ impl State {
             deaths: node.deaths,
             hangs: node.hangs,
             suspensions: node.suspensions,
+            failures: node.failures,
             ledger: Ledger::new(node.workers as u32),
             heard: (0, 0),
             interrupted: 0,
@@ -228,6 +263,19 @@ impl State {
                 100 * (generation as i32 + 1) + 10 * index as i32 + i32::from(before) + 1
             }
         }
+    }
+
+    /// Who has a pid, or had it before.
+    fn who(&self, pid: i32) -> Option<Who> {
+        let pid = usize::try_from(pid).ok()?;
+        let (generation, index) = ((pid / 100).checked_sub(1)?, pid % 100 / 10);
+        Some(Who::Worker { generation, index })
+    }
+
+    /// Whether a worker was told to end, or ends since the master is gone.
+    fn quits(&self, who: Who, newest: usize) -> bool {
+        let Who::Worker { generation, .. } = who else { return false };
+        generation + 1 < newest || self.master != Master::Up
     }
 
     fn worker(&self, who: Who) -> Option<&Worker> {

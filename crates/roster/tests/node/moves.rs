@@ -1,8 +1,12 @@
 //! What happens then: to the memory by the roster's own code, and to the rest of the node.
 
-use roster::{kill, Admission, Did, Mode, Reason, Roster, Transaction, Transition};
+use roster::{
+    kill, Admission, Cause, Did, Mode, News, Peer, Plan, Recorded, Roster, Transaction, Transition,
+    Witness, WorkerView,
+};
 
 use super::host::Process;
+use super::witness::{Eyes, KILLED};
 use super::{
     Action, Hold, In, Life, Lock, Master, Node, Purpose, State, Step, Who, CALLBACKS, MASTER_PID,
     MEMORY,
@@ -41,9 +45,14 @@ impl Node {
         match action {
             Action::Take(who, purpose) => {
                 self.take(state, roster, who, purpose)?;
-                while state.lock != Lock::Free {
-                    self.go_on(state, roster)?;
-                }
+                self.finish(state, roster)?;
+            }
+            Action::LoseMaster(who) => {
+                self.take(state, roster, who, Purpose::Exit)?;
+                state.die(Who::Master);
+                self.finish(state, roster)?;
+                state.lock = Lock::Held(self.hold(state, roster, who, Purpose::Bereft));
+                self.finish(state, roster)?;
             }
             Action::DieMending(who, _, stores) => {
                 kill::after(stores, || roster.recover());
@@ -65,10 +74,22 @@ impl Node {
                 state.die(who);
             }
             Action::Kill(who) => state.die(who),
+            Action::Leave(who) => {
+                let worker = state.worker_mut(who).expect("a worker");
+                worker.life = Life::Gone;
+            }
             Action::Respawn { generation, index } => {
                 let worker = &mut state.workers[generation][index];
                 worker.predecessors += 1;
                 worker.life = Life::Forked;
+                worker.drains = false;
+            }
+            Action::Knock => {
+                let admission = roster.admit(0, |r| !state.lives(r.pid));
+                let reserved = admission == Admission::Reserved;
+                law(reserved, Law::Order, || {
+                    format!("{admission:?} before one that is to resume")
+                })?;
             }
             Action::Expire => state.late = true,
             Action::Quit => state.master = Master::Stopping,
@@ -96,8 +117,12 @@ impl Node {
                 hold.runs = false;
                 Some(Hold { purpose, ..*hold })
             }
-            Some(_) if purpose == Purpose::Resume => None,
-            _ => {
+            lost if lost.is_some() && purpose == Purpose::Resume => {
+                state.give_back(who, lost.as_deref());
+                None
+            }
+            lost => {
+                state.give_back(who, lost.as_deref());
                 let purpose = if purpose == Purpose::Finish { Purpose::Exit } else { purpose };
                 let admission = roster.admit(u64::from(state.late), |r| !state.lives(r.pid));
                 let admitted = admission != Admission::Reserved;
@@ -110,85 +135,112 @@ impl Node {
         state.check(roster)
     }
 
+    fn finish(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
+        while state.lock != Lock::Free {
+            self.go_on(state, roster)?;
+        }
+        Ok(())
+    }
+
     fn go_on(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
         let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
+        if let Some(Transition::WorkerDraining { slot, .. }) = hold.transaction.transitions().next()
+        {
+            let first = roster.worker(*slot).is_none_or(|w| w.draining_since == 0);
+            law(first, Law::OneEnd, || format!("worker {slot} drains twice"))?;
+        }
         let (step, began) = state.step(roster, &mut hold, &mut || ());
         self.stepped(state, roster, hold, step, began)?;
         state.check(roster)
     }
 
-    /// What is to be done under the lock.
+    /// What is to be done under the lock: what the roster says that this process records, given what
+    /// it knows.
     fn hold(&self, state: &mut State, roster: Roster<'_>, who: Who, purpose: Purpose) -> Hold {
-        let reason = Reason::Signal { number: 9, core: false };
-        let lost = |slot| Transition::WorkerLost { slot, reason };
-        let of_the_dead = || state.dead(roster).map(lost).collect();
-        let worker = state.worker(who);
-        let me = worker.and_then(|w| match w.life {
+        let newest = roster.current_generation() as usize;
+        let eyes = Eyes { node: self, state, who, purpose, newest };
+        let me = state.worker(who).and_then(|w| match w.life {
             Life::Registered(slot) => roster.worker(slot).filter(|w| w.pid == state.pid(who)),
             _ => None,
         });
-        let recovered = me.filter(|me| me.hung);
-        let recovered = recovered.map(|me| Transition::WorkerRecovered { slot: me.slot });
-        let mut retire = false;
-        // The master's order reaches everybody; who lost the master ends by itself, one by one.
-        let stopping = state.master == Master::Stopping;
-        let mut todo: Vec<Transition> = Vec::new();
-        match (purpose, who) {
-            (Purpose::Commit, _) => {
-                todo = of_the_dead();
-                todo.push(Transition::MasterStart {
+        let mut plan = Plan::default();
+        match purpose {
+            Purpose::Commit => {
+                let reload = state.master == Master::Up;
+                plan.transitions = if reload { roster.lost_to_master(&eyes) } else { vec![] };
+                plan.transitions.push(Transition::MasterStart {
                     pid: MASTER_PID,
                     workers: self.workers as u32,
                     began: 1,
-                    reload: state.master == Master::Up,
+                    reload,
                 });
             }
-            (Purpose::Start, Who::Worker { generation, index }) => {
-                let before = state.pid(who) - 1;
-                let predecessor = roster.workers().find(|w| w.pid == before);
-                todo.extend(predecessor.map(|w| lost(w.slot)));
-                todo.push(Transition::WorkerStart {
-                    generation: generation as u64 + 1,
-                    pid: state.pid(who),
-                    index: index as u32,
-                    process_slot: 0,
-                    patience: 10,
-                    respawn_of: (state.workers[generation][index].predecessors > 0)
-                        .then_some(before),
-                });
+            Purpose::Fail => plan.transitions = roster.failed_load(1, &eyes),
+            Purpose::Start => {
+                plan.transitions = roster.lost_before(&eyes);
+                plan.transitions.extend(self.start(state, who));
             }
-            (Purpose::Look | Purpose::Judge(_), _) => {
-                todo = of_the_dead();
-                if state.master == Master::Dead && roster.lost_master() == 0 {
-                    todo.push(Transition::MasterLost { pid: MASTER_PID });
-                }
-                todo.extend(recovered);
-                if let Purpose::Judge(slot) = purpose {
-                    state.hangs -= 1;
-                    todo.push(Transition::WorkerHung { slot });
-                }
+            Purpose::Look | Purpose::Judge(_) => {
+                plan.transitions = me.map_or(vec![], |me| self.look(roster, &me, &eyes));
             }
-            (Purpose::Exit, _) => {
-                if state.master == Master::Dead && me.is_some() {
-                    todo = of_the_dead();
-                    retire = true;
-                }
-                todo.extend(recovered);
-                todo.extend(me.map(|me| Transition::WorkerExit { slot: me.slot, stopping }));
-            }
-            (Purpose::Stop, _) => {
-                todo = roster.workers().map(|w| lost(w.slot)).collect();
-                retire = true;
-            }
-            (Purpose::Start, Who::Master) | (Purpose::Resume | Purpose::Finish, _) => {}
+            Purpose::Exit => plan = roster.worker_end(me.as_ref(), &eyes),
+            Purpose::Bereft => plan = roster.orphan_end(None, &eyes),
+            Purpose::Stop => plan = roster.master_end(&eyes),
+            Purpose::Resume | Purpose::Finish => {}
         }
+        self.note(state, who, purpose, &plan);
         let generation = match who {
             Who::Master => roster.current_generation().max(1),
             Who::Worker { generation, .. } => generation as u64 + 1,
         };
         let mut transaction = Transaction::default();
-        transaction.add(todo);
-        Hold { who, purpose, generation, retire, transaction, runs: false }
+        transaction.add(std::mem::take(&mut plan.transitions));
+        let plan = (plan != Plan::default()).then_some(plan);
+        Hold { who, purpose, generation, plan, transaction, runs: false }
+    }
+
+    /// The registration of a worker.
+    fn start(&self, state: &State, who: Who) -> Option<Transition> {
+        let Who::Worker { generation, index } = who else { return None };
+        let pid = state.pid(who);
+        Some(Transition::WorkerStart {
+            generation: generation as u64 + 1,
+            pid,
+            index: index as u32,
+            process_slot: self.process_slot(who),
+            patience: 10,
+            respawn_of: (state.workers[generation][index].predecessors > 0).then_some(pid - 1),
+        })
+    }
+
+    /// What a worker records from its event loop.
+    fn look(&self, roster: Roster<'_>, me: &WorkerView, eyes: &Eyes<'_>) -> Vec<Transition> {
+        let dead: Vec<u32> = eyes.state.dead(roster).collect();
+        let watched = roster.workers().filter(|w| self.pidfds && dead.contains(&w.slot));
+        let mut peers: Vec<Peer> =
+            watched.map(|w| Peer::Worker { slot: w.slot, registration: w.registration }).collect();
+        if eyes.state.master == Master::Dead {
+            peers.push(Peer::Master(MASTER_PID));
+        }
+        let news = peers.into_iter().filter_map(|peer| {
+            match roster.news_of_peer(peer, 0, || Cause::Known(KILLED), eyes) {
+                News::Record(transition) => Some(transition),
+                News::Wait | News::Settled => None,
+            }
+        });
+        let draining = eyes.take_draining(me, eyes.is_stopping(roster, me));
+        let of_itself: Vec<Transition> = draining.into_iter().collect();
+        roster.seen_by_worker(me.registration, news.collect(), &of_itself, eyes)
+    }
+
+    /// What a plan leaves of what the node may still do.
+    fn note(&self, state: &mut State, who: Who, purpose: Purpose, plan: &Plan) {
+        let is_hang = |told: &Transition| matches!(told, Transition::WorkerHung { .. });
+        state.hangs -= u8::from(plan.transitions.iter().any(is_hang));
+        state.failures -= u8::from(purpose == Purpose::Fail);
+        if let Some(worker) = state.worker_mut(who) {
+            worker.drains |= plan.transitions.iter().any(is_draining);
+        }
     }
 
     /// What the rest of the node makes of a step.
@@ -224,6 +276,12 @@ impl Node {
             }
             Step::Did(Did::Record(next, recorded)) => {
                 law(recorded.is_ok(), Law::Table, || format!("{next:?}: {recorded:?}"))?;
+                if let (Transition::WorkerLost { .. }, Ok(Recorded { event, .. })) =
+                    (next, recorded)
+                {
+                    let lives = state.lives(event.pid);
+                    law(!lives, Law::OneEnd, || format!("{event:?} of one that lives"))?;
+                }
             }
             Step::Suspended => {
                 state.suspensions -= 1;
@@ -256,18 +314,20 @@ impl Node {
                     worker.life = Life::Forked;
                 }
             }
-            Purpose::Exit => {
-                // Who is not in the roster can't record anything at its end.
+            Purpose::Exit | Purpose::Bereft => {
                 let worker = state.worker_mut(who).expect("only a worker exits");
-                let counted = worker.life != Life::Uncounted;
                 worker.life = Life::Gone;
-                state.killed &= !counted;
+                state.killed = false;
             }
             Purpose::Stop => {
                 state.master = Master::Gone;
                 state.killed = false;
             }
-            Purpose::Start | Purpose::Look | Purpose::Resume | Purpose::Judge(_) => {}
+            Purpose::Fail
+            | Purpose::Start
+            | Purpose::Look
+            | Purpose::Resume
+            | Purpose::Judge(_) => {}
         }
         state.lock = Lock::Free;
         Ok(())
@@ -278,6 +338,14 @@ impl Node {
 pub(super) type Began = Option<(roster::Event, u32)>;
 
 impl State {
+    /// What a worker was to record of itself, and others have continued before, is still to be recorded.
+    fn give_back(&mut self, who: Who, lost: Option<&Hold>) {
+        let is_lost = lost.is_some_and(|hold| hold.transaction.transitions().any(is_draining));
+        if let Some(worker) = self.worker_mut(who) {
+            worker.drains &= !is_lost;
+        }
+    }
+
     /// One step of the holder: of the roster's own transaction.
     pub(super) fn step(
         &self,
@@ -285,8 +353,8 @@ impl State {
         hold: &mut Hold,
         at: &mut dyn FnMut(),
     ) -> (Step, Began) {
-        if std::mem::take(&mut hold.retire) {
-            roster.retire_all();
+        if let Some(plan) = hold.plan.take() {
+            plan.begin(roster);
             return (Step::Retired, None);
         }
         let pid = self.pid(hold.who);
@@ -318,4 +386,8 @@ impl State {
 
 fn is_commit(transition: &Transition) -> bool {
     matches!(transition, Transition::MasterStart { .. })
+}
+
+fn is_draining(transition: &Transition) -> bool {
+    matches!(transition, Transition::WorkerDraining { .. })
 }

@@ -178,6 +178,31 @@ subtest 'callback_timeout spares a master' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'callback_timeout ends nothing but workers' => sub {
+    my $node = node('worker_exit', manager => 'callback_timeout 1s; ');
+    my ($first) = $node->on_duty;
+    # Not nginx's, and older than whoever takes the lock now.
+    my $other = fork // die "fork: $!";
+    exec 'sleep', '60' or die "sleep: $!" unless $other;
+    mkdir $node->path('kill');
+    $node->write('kill/lock.holder', $other);
+    $node->write('out/stuck', '');
+    $node->signal('QUIT', $first);
+    is(stuck_pid($node), $first, 'a worker is stuck');
+    $node->signal('HUP');
+    my $said = qr/\[alert\].*process $other, which has the lock, is no worker of this master/;
+    $node->wait_for('word of it', sub { $node->log =~ $said || !WorkerManager::is_alive($other) });
+    ok(WorkerManager::is_alive($other), 'a process that the zone names is not killed');
+    is(() = $node->log =~ /$said/g, 1, 'which is said once');
+    unlink $node->path('out/taken'), $node->path('kill/lock.holder');
+    $node->wait_events('master_ready', 1, 2);
+    kill 'KILL', $other;
+    waitpid $other, 0;
+    $node->down;
+    my @broken = WorkerManager::Laws::broken([ $node->events ], final => 1);
+    is_deeply(\@broken, [], 'the laws hold');
+};
+
 subtest 'one of those who wait warns, at 1, 2 and 4 seconds' => sub {
     my $node = node('worker_exit', workers => 6);
     $node->write('out/stuck', '');

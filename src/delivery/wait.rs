@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use linux::mutex::Holder;
 use linux::pidfd::Pidfd;
-use linux::process::{is_gone, is_replaced};
+use linux::process::{is_gone, is_replaced, Stat};
 use ngx::ffi::ngx_time_update;
 use roster::{Pending, Reservation, Roster};
 
 use super::membership::beat;
 use crate::config::Conf;
 use crate::nginx::clock;
+use crate::nginx::kill_point;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, PerProcess};
 use crate::nginx::zone::Zone;
@@ -127,9 +128,11 @@ impl Blocked {
     }
 }
 
-/// Kills the worker that holds the lock. Never the master, without whom nobody would start workers.
+/// Kills the worker that holds the lock. Never the master, without whom nobody would start workers. Nor
+/// does a master kill anything else than its workers: it may be root's, and workers write to the zone.
 fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
-    let pid = obstacle.pid;
+    let named = kill_point::content("lock.holder").and_then(|pid| pid.trim().parse().ok());
+    let pid = named.unwrap_or(obstacle.pid);
     if pid == process::pid() || (process::is_worker() && pid == process::master()) {
         return;
     }
@@ -145,6 +148,18 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
     };
     // The descriptor is that of the holder if that still holds the lock and has not got its pid from it.
     if Obstacle::of(zone) != Some(obstacle) || is_replaced(pid, obstacle.since_boot) {
+        return;
+    }
+    let is_child = || Stat::of(pid).is_some_and(|stat| stat.parent == process::pid());
+    if !process::is_worker() && !is_child() {
+        if is_news() {
+            log!(
+                log,
+                Alert,
+                "worker_manager: callback_timeout is over, but process {pid}, which has the lock, is no worker \
+                 of this master"
+            );
+        }
         return;
     }
     if is_news() {

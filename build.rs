@@ -21,8 +21,11 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     link_unwinder_statically(&out);
 
-    let header = "nginx/ngx_worker_manager.h";
-    println!("cargo::rerun-if-changed={header}");
+    // It includes the public one.
+    let header = "nginx/ngx_worker_manager_lua.h";
+    for file in [header, "nginx/ngx_worker_manager.h"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     println!("cargo::rerun-if-changed=build.rs");
 
     bindgen::Builder::default()

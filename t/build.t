@@ -10,13 +10,13 @@ plan skip_all => 'these builds are not for sanitizers' if $ENV{WORKER_MANAGER_RE
 
 my $objs = $ENV{WORKER_MANAGER_OBJS};
 
-# Every function that the header declares.
+# Every function that the headers declare.
 my @declared = do {
-    open my $header, '<', "$objs/../nginx/ngx_worker_manager.h" or die "the header: $!";
-    my %declared = map { $_ => 1 } grep { !/_pt$/ } map { /\b(ngx_worker_manager_\w+)\(/g } <$header>;
+    local @ARGV = map { "$objs/../nginx/$_" } qw(ngx_worker_manager.h ngx_worker_manager_lua.h);
+    my %declared = map { $_ => 1 } grep { !/_pt$/ } map { /\b(ngx_worker_manager_\w+)\(/g } <>;
     sort keys %declared;
 };
-cmp_ok(scalar @declared, '>', 10, 'the header declares functions');
+cmp_ok(scalar @declared, '>', 10, 'the headers declare functions');
 
 sub exported {
     my ($file) = @_;

@@ -1,5 +1,5 @@
 //! What the exported C interface has for `lua/resty/worker/manager.lua`, as
-//! `nginx/ngx_worker_manager.h` declares it.
+//! `nginx/ngx_worker_manager_lua.h` declares it.
 
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::size_of;

@@ -15,7 +15,7 @@ use ngx::ffi::{
     ngx_int_t, ngx_pagesize, ngx_pagesize_shift, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_page_t,
     ngx_slab_pool_t, ngx_slab_stat_t, NGX_ERROR, NGX_OK,
 };
-use roster::{Geometry, Roster};
+use roster::{Geometry, Roster, LAYOUT_VERSION};
 
 use crate::nginx::clock;
 use crate::nginx::log::Log;
@@ -39,10 +39,15 @@ struct ZoneHead {
     spare: [u64; 6],
 }
 
-// The roster begins right after and needs its alignment; other builds read the same layout.
+// The roster begins right after and needs its alignment; other builds read the same layout: a change here
+// needs a new `roster::LAYOUT_VERSION`, too.
 const _: () = {
     assert!(offset_of!(ZoneHead, lock) == 0);
     assert!(offset_of!(ZoneHead, bytes) == 80);
+    assert!(offset_of!(ZoneHead, turn) == 88);
+    assert!(offset_of!(ZoneHead, warned) == 96);
+    assert!(offset_of!(ZoneHead, label) == 104);
+    assert!(LAYOUT_VERSION == 5);
     assert!(size_of::<ZoneHead>() == 256);
 };
 

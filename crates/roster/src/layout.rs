@@ -341,4 +341,44 @@ mod tests {
         assert_eq!(Geometry::for_bytes(0), None);
         assert_eq!(Geometry::for_bytes(1024), None);
     }
+
+    /// Each layout that there was, by its version; a new one is added at the end.
+    #[cfg(target_pointer_width = "64")]
+    const LAYOUTS: &[(u32, u64)] = &[(5, 0x9b1e_2fca_7e64_ce49)];
+
+    /// FNV-1a of the structures of this file, without comments, and of the sizes that come of them.
+    #[cfg(target_pointer_width = "64")]
+    fn fingerprint() -> u64 {
+        let structures = include_str!("layout.rs").split("#[repr(C)]\n").skip(1);
+        let declared = structures
+            .flat_map(|text| text.lines().take_while(|line| *line != "}"))
+            .map(|line| line.split("//").next().unwrap_or_default().trim())
+            .flat_map(str::bytes);
+        let sizes = [
+            size_of::<Head>(),
+            size_of::<GenerationRecord>(),
+            size_of::<WorkerRecord>(),
+            size_of::<EventRecord>(),
+        ];
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let sizes = sizes.into_iter().flat_map(usize::to_le_bytes);
+        declared.chain(sizes).fold(0xcbf2_9ce4_8422_2325, mix)
+    }
+
+    // Elsewhere the same structures have other sizes.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_change_of_the_layout_has_a_new_version() {
+        let now = (LAYOUT_VERSION, fingerprint());
+        assert!(
+            LAYOUTS.contains(&now),
+            "what lies in the zone has changed: raise LAYOUT_VERSION, which keeps other builds of the module \
+             from reading it, and add {now:#x?} to LAYOUTS"
+        );
+        assert_eq!(LAYOUTS.last(), Some(&now), "versions grow");
+        assert!(
+            LAYOUTS.is_sorted_by(|one, next| one.0 < next.0),
+            "no version stands for two layouts"
+        );
+    }
 }

@@ -11,8 +11,13 @@ use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 /// How many events the status shows at most.
 pub const EVENTS: usize = 32;
 
+/// Version of what this writes. It changes when something is taken away or gets another meaning; what is
+/// added does not change it.
+pub const SCHEMA: u32 = 1;
+
 #[derive(DeriveSerialize)]
 struct Status<'a> {
+    schema: u32,
     node: Node<'a>,
     lock: Lock,
     generations: Vec<Generation>,
@@ -187,6 +192,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
         _ => Some("succeeded"),
     };
     render(&Status {
+        schema: SCHEMA,
         node: Node {
             version: facts.version,
             nginx: &facts.nginx,

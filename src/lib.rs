@@ -2,6 +2,16 @@
 //! runs what its user configured as they come and go. `module` has what nginx looks for; which folder uses
 //! which is in ARCHITECTURE.md, and `auto/imports` checks it.
 
+// A panic in a hook would end a process of nginx's.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+
 #[macro_use]
 mod nginx;
 

@@ -5,6 +5,16 @@
 //! nginx's memory. What it is to do is in its arguments, see [`job`]; how it goes is told on a pipe,
 //! see [`status`]. The module uses this crate for both, and for the places in the queue.
 
+// A panic in a hook would end a process of nginx's.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+
 pub mod job;
 mod log;
 mod output;

@@ -1,5 +1,15 @@
 //! What the module needs of the kernel and of libc, without nginx and without the roster.
 
+// A panic in a hook would end a process of nginx's.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
+
 pub mod cgroup;
 pub mod mapping;
 pub mod mutex;

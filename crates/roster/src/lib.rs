@@ -48,6 +48,15 @@
 //! ```
 
 #![forbid(unsafe_code)]
+// A panic in a hook would end a process of nginx's.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented
+)]
 
 mod admission;
 mod delivery;

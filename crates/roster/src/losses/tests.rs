@@ -1,6 +1,8 @@
 //! What no small node of the model has: slots of nginx's table that are given to others, and causes that
 //! are not known yet.
 
+#![allow(clippy::expect_used)]
+
 use super::*;
 use crate::layout::{EventRecord, GenerationRecord, Head, WorkerRecord};
 use crate::transition::Now;

@@ -463,6 +463,12 @@ open my $status, '>&=', $fd or die $!;
 syswrite $status, "\177";
 END
     $refused->(" of the module's own version, this is another", 'another version');
+    # It ends without an answer the first time only.
+    unlink $helper;
+    $node->write('ngx_worker_manager_exec',
+        qq{#!/bin/sh\nmkdir "\$0.killed" 2>/dev/null && kill -9 \$\$\nexec "\$0.away" "\$@"\n}, 0755);
+    is(($node->nginx('-t'))[0], 0, 'one that is killed is asked again');
+    ok(-d "$helper.killed", 'and it was killed');
     $node->configure(on => undef, manager => '');
     is(($node->nginx('-t'))[0], 0, 'nobody needs it without programs');
 };

@@ -54,7 +54,7 @@ pub struct Notes {
     pub last_place: u32,
 }
 
-/// Where the number of the program stands that began last.
+/// Where the highest number of a program stands that has begun; 0 if none has.
 const BEGUN: libc::off_t = size_of::<Notes>() as libc::off_t;
 
 /// Where for each place the number of the program stands that has it, and the pid of its helper, 0 if that
@@ -100,7 +100,10 @@ impl Queue {
         let _ = self.control(libc::F_SETLKW, libc::F_WRLCK, order);
         self.await_predecessor(ticket, since);
         let begins = self.await_slot(node, since);
-        self.write(&ticket.number.to_ne_bytes(), BEGUN);
+        // Who waited no longer for this one has begun already: the count does not go back.
+        if !self.has_begun(ticket.number) {
+            self.write(&ticket.number.to_ne_bytes(), BEGUN);
+        }
         for byte in [order, place] {
             let _ = self.control(libc::F_SETLK, libc::F_UNLCK, byte);
         }
@@ -349,6 +352,30 @@ mod tests {
         assert_eq!(answer(&second), Place::Begins as u8);
         end(first);
         end(second);
+    }
+
+    #[test]
+    fn the_first_begins_before_the_second() {
+        let queue = queue();
+        let next =
+            elsewhere(|| queue.wait(Ticket { after: 1, after_place: 1, ..ticket(2) }, -1) as u8);
+        assert!(is_waiting(&next));
+        let first = elsewhere(|| queue.wait(ticket(1), -1) as u8);
+        assert_eq!(answer(&first), Place::Begins as u8);
+        assert_eq!(answer(&next), Place::Begins as u8);
+        end(first);
+        end(next);
+    }
+
+    #[test]
+    fn a_late_one_does_not_set_back_what_has_begun() {
+        let queue = queue();
+        for number in [2, 1] {
+            let one = elsewhere(|| queue.wait(ticket(number), -1) as u8);
+            assert_eq!(answer(&one), Place::Begins as u8);
+            end(one);
+        }
+        assert!(queue.has_begun(2));
     }
 
     #[test]

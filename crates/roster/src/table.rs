@@ -318,9 +318,9 @@ impl<'a> Roster<'a> {
         record.cgroup.store(cgroup, Release);
     }
 
-    /// Counts the programs that nobody waits for.
+    /// Counts the programs that nobody waits for. The first is 1: a queue in which nothing has begun says 0.
     pub fn next_program(&self) -> u32 {
-        self.head.programs.fetch_add(1, Relaxed) as u32
+        self.head.programs.fetch_add(1, Relaxed).wrapping_add(1) as u32
     }
 
     /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
@@ -438,6 +438,13 @@ mod tests {
         assert_eq!(remembered(), [(3, Some(30)), (4, Some(40)), (5, Some(50)), (6, None)]);
         let reloads = roster.reloads();
         assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, 1));
+    }
+
+    #[test]
+    fn programs_are_counted_from_one() {
+        let head = Head::default();
+        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+        assert_eq!([roster.next_program(), roster.next_program()], [1, 2]);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::nginx::pidfd::Pidfd;
 use crate::nginx::process::PerProcess;
 use crate::nginx::zone::Zone;
 
-/// The longest time until a worker comes back, milliseconds.
-const RARELY: ngx_msec_t = 640;
+/// The longest time until a worker comes back, milliseconds: with a heartbeat each second it wakes up less
+/// than twice a second.
+const RARELY: ngx_msec_t = 1280;
 /// The same if it does not learn of the holder's death otherwise.
 const UNWATCHED: ngx_msec_t = 80;
 

@@ -29,7 +29,7 @@ endif
 # Every order in which a small node can act and be killed, with the laws checked in each state, and random
 # histories of a larger one.
 model:
-	cargo test --locked -p roster --features kill-points --test model --test walks -- --test-threads 1
+	cargo test --locked -p roster --features failpoints --test model --test walks -- --test-threads 1
 
 # Mistakes planted in copies of the roster, each of which one of those searches has to find. M=07-reservation-ignored
 # plants only that.
@@ -51,9 +51,9 @@ fuzz: setup-test build test-module hooks
 		cargo test --locked -p status --test fuzz -- --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
 
-# The module with kill points in it, for the tests.
+# The module with failpoints in it, for the tests.
 test-module: setup-build
-	auto/build objs/test --features kill-points
+	auto/build objs/test --features failpoints
 
 # The example hook library, as a user would build it.
 hooks: objs/hooks.so
@@ -119,7 +119,7 @@ PERL_SCRIPTS = $(shell grep -lE '^\#!.*[/ ]perl$$' auto/* bench/run chaos/run ng
 check: setup-check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo clippy --locked --workspace --all-targets --features kill-points -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --document-private-items
 	auto/imports
 	shellcheck $(SHELL_SCRIPTS)

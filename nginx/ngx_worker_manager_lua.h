@@ -135,7 +135,7 @@ int ngx_worker_manager_lua_exit_end(int vm, int succeeded);
 
 
 /* It is another's turn. */
-void ngx_worker_manager_lua_exit_over(int vm);
+void ngx_worker_manager_lua_exit_done(int vm);
 
 
 /* How many workers of a generation have not run their exit callback. */

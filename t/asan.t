@@ -22,7 +22,7 @@ sub dies {
     return $node->wait_for("a death $how", sub { $node->log =~ /worker process \d+ exited $how/ });
 }
 
-my $here = qr{in .*commit src/nginx/kill_point\.rs:\d+};
+my $here = qr{in .*commit src/nginx/failpoint\.rs:\d+};
 my %found = (
     'overflow'           => qr/heap-buffer-overflow .*READ of size 1.*#\d+ \S+ $here/s,
     'use after free'     => qr/heap-use-after-free .*READ of size 1.*#\d+ \S+ $here/s,
@@ -32,21 +32,21 @@ my %found = (
 for my $fault (sort keys %found) {
     subtest "$fault, in the module" => sub {
         my $node = WorkerManager->new(workers => 1)->up;
-        $node->write('kill/worker_exit.called.fault', $fault);
+        $node->write('failpoints/worker_exit.called.fault', $fault);
         $node->signal('HUP');
         ok(dies($node, 'with code 99'), 'the worker dies of it');
         like(report($node, $found{$fault}), $found{$fault}, 'and it is reported, with its place');
-        unlink $node->path('kill/worker_exit.called.fault');
+        unlink $node->path('failpoints/worker_exit.called.fault');
         $node->down;
     };
 }
 
 subtest 'a leak, in a worker of the module' => sub {
     my $node = WorkerManager->new(workers => 1)->up;
-    $node->write('kill/worker_start.called.fault', 'leak');
+    $node->write('failpoints/worker_start.called.fault', 'leak');
     $node->signal('HUP');
     $node->wait_events('worker_start', 1, 2);
-    unlink $node->path('kill/worker_start.called.fault');
+    unlink $node->path('failpoints/worker_start.called.fault');
     $node->down;
     my $leak = qr/Direct leak of \d+000 byte.*#\d+ \S+ $here/s;
     like(report($node, $leak), $leak, 'reported at its end');
@@ -54,10 +54,10 @@ subtest 'a leak, in a worker of the module' => sub {
 
 subtest 'arithmetic that overflows, in the module' => sub {
     my $node = WorkerManager->new(workers => 1)->up;
-    $node->write('kill/worker_exit.called.fault', 'arithmetic');
+    $node->write('failpoints/worker_exit.called.fault', 'arithmetic');
     $node->signal('HUP');
     ok(dies($node, 'on signal 6'), 'a panic');
-    unlink $node->path('kill/worker_exit.called.fault');
+    unlink $node->path('failpoints/worker_exit.called.fault');
     $node->down;
 };
 

@@ -307,7 +307,7 @@ finds('a torn line', sub { push @{ $_[0]{torn} }, '{"seq":' }, qr/a torn line/);
 # With what auto/asan built, a worker that reads what it may not.
 if (my $reports = $ENV{WORKER_MANAGER_REPORTS}) {
     my $node = quiet_node();
-    $node->write('kill/worker_exit.called.fault', 'overflow');
+    $node->write('failpoints/worker_exit.called.fault', 'overflow');
     Chaos::Actors::hup($node);
     $node->wait_for('a report', sub { grep { !$node->{reports}{$_} } Chaos::Node::reports() });
     my ($faults) = Chaos::Check::faults(over($node));

@@ -126,9 +126,9 @@ subtest 'death when a part of a line had room' => sub {
     $node->{binary} = limited($node);
     $node->write('out/events.log', 'x' x (128 * 512 - 101) . "\n", 0666);
     $node->up;
-    $node->write('kill/worker_lost.logged', '', 0666);
+    $node->write('failpoints/worker_lost.logged', '', 0666);
     $node->signal('KILL', $node->on_duty);
-    $node->wait_for('the death', sub { !-e $node->path('kill/worker_lost.logged') });
+    $node->wait_for('the death', sub { !-e $node->path('failpoints/worker_lost.logged') });
     $node->wait_for('a worker', sub { my @duty = $node->on_duty; @duty == 1 });
     # There is room again.
     my $torn = substr $node->read('out/events.log'), 128 * 512 - 100;
@@ -169,9 +169,9 @@ for my $format ('json', 'text') {
         my $node = WorkerManager->new(workers => 2, manager => "event_log out/events.log $format;");
         $node->up;
         for my $event (qw(worker_lost worker_start)) {
-            $node->write("kill/$event.logged", '', 0666);
+            $node->write("failpoints/$event.logged", '', 0666);
             $node->signal('KILL', ($node->on_duty)[0]);
-            $node->wait_for('the death', sub { !-e $node->path("kill/$event.logged") });
+            $node->wait_for('the death', sub { !-e $node->path("failpoints/$event.logged") });
             $node->wait_for('two workers', sub { my @duty = $node->on_duty; @duty == 2 });
         }
         $node->down;
@@ -186,10 +186,10 @@ subtest 'death between the line and the note of it, and the file is moved' => su
     my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
     my ($worker) = $node->on_duty;
     # The master is the next to take the lock.
-    $node->write('kill/worker_exit.logged', '', 0666);
+    $node->write('failpoints/worker_exit.logged', '', 0666);
     $node->signal('QUIT', $worker);
     $node->signal('STOP');
-    $node->wait_for('the death', sub { !-e $node->path('kill/worker_exit.logged') });
+    $node->wait_for('the death', sub { !-e $node->path('failpoints/worker_exit.logged') });
     rename $node->path('out/events.log'), $node->path('out/events.1') or die $!;
     $node->signal('CONT');
     $node->wait_events('worker_start', 2);
@@ -203,10 +203,10 @@ subtest 'a torn line stays alone' => sub {
     my $node = WorkerManager->new(workers => 1, manager => 'event_log out/events.log;')->up;
     my ($worker) = $node->on_duty;
     # The master is the next to take the lock.
-    $node->write('kill/worker_exit.logging', '', 0666);
+    $node->write('failpoints/worker_exit.logging', '', 0666);
     $node->signal('QUIT', $worker);
     $node->signal('STOP');
-    $node->wait_for('the death', sub { !-e $node->path('kill/worker_exit.logging') });
+    $node->wait_for('the death', sub { !-e $node->path('failpoints/worker_exit.logging') });
     # As if it had died in the middle of its write.
     open my $file, '>>', $node->path('out/events.log') or die $!;
     print $file '{"seq":4,"ti';
@@ -231,9 +231,9 @@ for my $format ('json', 'text') {
         my $starts = 2;
         for my $event (qw(worker_lost worker_start)) {
             for my $point (qw(logging logged)) {
-                $node->write("kill/$event.$point", '', 0666);
+                $node->write("failpoints/$event.$point", '', 0666);
                 $node->signal('KILL', ($node->on_duty)[0]);
-                $node->wait_for('the death', sub { !-e $node->path("kill/$event.$point") });
+                $node->wait_for('the death', sub { !-e $node->path("failpoints/$event.$point") });
                 # Who dies at its own start has a successor, too.
                 $starts += $event eq 'worker_start' ? 2 : 1;
                 $node->wait_events('worker_start', $starts);
@@ -252,10 +252,10 @@ subtest 'death before or after the line, and the file was emptied since' => sub 
     my $generation = 1;
     for my $point (qw(logging logged)) {
         my ($worker) = $node->on_duty;
-        $node->write("kill/worker_exit.$point", '', 0666);
+        $node->write("failpoints/worker_exit.$point", '', 0666);
         $node->signal('QUIT', $worker);
         $node->signal('STOP');
-        $node->wait_for('the death', sub { !-e $node->path("kill/worker_exit.$point") });
+        $node->wait_for('the death', sub { !-e $node->path("failpoints/worker_exit.$point") });
         # As logrotate's copytruncate does.
         truncate $node->path('out/events.log'), 0 or die $!;
         $node->signal('CONT');
@@ -304,7 +304,7 @@ subtest 'what is no file is refused, and no file is made of it' => sub {
     ($status, $output) = $node->nginx('-t');
     like($output, qr/"event_log" directive is duplicate in/, 'off is the first of two');
     my @files = map { s{.*/}{}r } glob "$node->{root}/*";
-    is_deeply([ grep { !/temp_/ } @files ], [qw(conf kill logs out)], 'nothing is left behind');
+    is_deeply([ grep { !/temp_/ } @files ], [qw(conf failpoints logs out)], 'nothing is left behind');
 };
 
 subtest 'a history that wraps' => sub {

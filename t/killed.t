@@ -50,7 +50,7 @@ subtest 'all workers of a retired generation' => sub {
 subtest 'the last old worker is killed just before the node stops' => sub {
     my $node = WorkerManager->new(workers => 1);
     # Nobody is quicker than the master, which alone knows the cause on Linux before 6.15.
-    $node->write('kill/no-pidfd', '');
+    $node->write('failpoints/no-pidfd', '');
     $node->up;
     my $held = $node->hold_connection(1);
     my ($old) = $node->on_duty(1);

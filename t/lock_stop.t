@@ -184,8 +184,7 @@ subtest 'callback_timeout ends nothing but workers' => sub {
     # Not nginx's, and older than whoever takes the lock now.
     my $other = fork // die "fork: $!";
     exec 'sleep', '60' or die "sleep: $!" unless $other;
-    mkdir $node->path('kill');
-    $node->write('kill/lock.holder', $other);
+    $node->write('failpoints/lock.holder', $other);
     $node->write('out/stuck', '');
     $node->signal('QUIT', $first);
     is(stuck_pid($node), $first, 'a worker is stuck');
@@ -194,7 +193,7 @@ subtest 'callback_timeout ends nothing but workers' => sub {
     $node->wait_for('word of it', sub { $node->log =~ $said || !WorkerManager::is_alive($other) });
     ok(WorkerManager::is_alive($other), 'a process that the zone names is not killed');
     is(() = $node->log =~ /$said/g, 1, 'which is said once');
-    unlink $node->path('out/taken'), $node->path('kill/lock.holder');
+    unlink $node->path('out/taken'), $node->path('failpoints/lock.holder');
     $node->wait_events('master_ready', 1, 2);
     kill 'KILL', $other;
     waitpid $other, 0;

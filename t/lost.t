@@ -26,9 +26,9 @@ subtest 'signals and exit codes' => sub {
 subtest 'a successor that dies before it tells of its predecessor' => sub {
     my $node = WorkerManager->new(workers => 1, manager => $SLOW)->up;
     my ($victim) = $node->on_duty;
-    $node->write('kill/worker_lost.planned', '', 0666);
+    $node->write('failpoints/worker_lost.planned', '', 0666);
     $node->signal('KILL', $victim);
-    $node->wait_for('death at the point', sub { !-e $node->path('kill/worker_lost.planned') });
+    $node->wait_for('death at the point', sub { !-e $node->path('failpoints/worker_lost.planned') });
     $node->wait_events('worker_start', 2);
     is_deeply([ (WorkerManager::told($node->events))[ 3, 4 ] ],
         [ 'worker_lost(1-, -,1,-; unknown)', 'worker_start(1-, -,1,-)' ], 'the one after it does');
@@ -107,7 +107,7 @@ for my $lack ('no-pidfd', 'no-exit-info') {
         # Time enough for the successor to come before a heartbeat, which knows no cause, also if the
         # dead one leaves a core.
         my $node = WorkerManager->new(workers => 2, manager => 'interval 200ms; failed 2s;');
-        $node->write("kill/$lack", '');
+        $node->write("failpoints/$lack", '');
         $node->up;
         my ($victim) = $node->on_duty;
         $node->signal('SEGV', $victim);
@@ -134,18 +134,18 @@ for my $lack ('no-pidfd', 'no-exit-info') {
 subtest 'killed by the kernel for memory' => sub {
     my $node = WorkerManager->new(workers => 2, manager => $SLOW);
     # In place of the count in nginx's cgroup.
-    $node->write('kill/oom-kills', '7');
+    $node->write('failpoints/oom-kills', '7');
     $node->up;
     $node->wait_for('a look at the count', sub { watches($node->on_duty) });
     for my $kills ([ 7, 'signal 9' ], [ 8, 'oom' ], [ 8, 'signal 9' ], [ 10, 'oom' ], [ 10, 'oom' ]) {
         my ($count, $reason) = @$kills;
-        $node->write('kill/oom-kills', $count);
+        $node->write('failpoints/oom-kills', $count);
         my $lost = () = $node->kinds('worker_lost');
         $node->signal('KILL', ($node->on_duty)[0]);
         $node->wait_events('worker_lost', $lost + 1);
         is(($node->kinds('worker_lost'))[$lost]{reason}, $reason, "count $count: $reason");
     }
-    $node->write('kill/oom-kills', 11);
+    $node->write('failpoints/oom-kills', 11);
     my $lost = () = $node->kinds('worker_lost');
     $node->signal('SEGV', ($node->on_duty)[0]);
     $node->wait_events('worker_lost', $lost + 1);
@@ -156,10 +156,10 @@ subtest 'killed by the kernel for memory' => sub {
 
 subtest 'killed by the kernel for memory right after the start' => sub {
     my $node = WorkerManager->new(workers => 2, manager => $SLOW);
-    $node->write('kill/oom-kills', '7');
+    $node->write('failpoints/oom-kills', '7');
     $node->up;
     # No worker watches yet.
-    $node->write('kill/oom-kills', '8');
+    $node->write('failpoints/oom-kills', '8');
     $node->signal('KILL', ($node->on_duty)[0]);
     $node->wait_events('worker_lost', 1);
     is(($node->kinds('worker_lost'))[0]{reason}, 'oom', 'the count was noted before');
@@ -169,7 +169,7 @@ subtest 'killed by the kernel for memory right after the start' => sub {
 
 subtest 'killed for memory right after a reload that made another zone' => sub {
     my $node = WorkerManager->new(workers => 1, manager => $SLOW);
-    $node->write('kill/oom-kills', '7');
+    $node->write('failpoints/oom-kills', '7');
     $node->up;
     $node->configure(manager => "$SLOW zone other 512k;");
     $node->signal('HUP');
@@ -177,7 +177,7 @@ subtest 'killed for memory right after a reload that made another zone' => sub {
     my $told = sub { my ($told) = $_[0]->log =~ /EV1 \d+ ($_[1])/; return $told };
     $node->wait_for('the worker of the new zone', sub { $told->($node, 'master_ready 2 ') });
     my ($worker) = map { /^worker_start 2-(\d+)/ } $told->($node, 'worker_start 2-\d+');
-    $node->write('kill/oom-kills', '8');
+    $node->write('failpoints/oom-kills', '8');
     $node->signal('KILL', $worker);
     my $lost = $node->wait_for('its loss', sub { $told->($node, "worker_lost 2-$worker.*") });
     like($lost, qr/"oom"/, 'the count was noted there, too');
@@ -187,11 +187,11 @@ subtest 'killed for memory right after a reload that made another zone' => sub {
 subtest 'a node that is moved to another cgroup' => sub {
     my $node = WorkerManager->new(workers => 1, manager => $SLOW);
     # How many, and of which cgroup.
-    $node->write('kill/oom-kills', '7 1');
+    $node->write('failpoints/oom-kills', '7 1');
     $node->up;
     for my $turn ([ '3 2', 'signal 9' ], [ '3 2', 'signal 9' ], [ '4 2', 'oom' ], [ '7 1', 'signal 9' ], [ '8 1', 'oom' ]) {
         my ($count, $reason) = @$turn;
-        $node->write('kill/oom-kills', $count);
+        $node->write('failpoints/oom-kills', $count);
         my $lost = () = $node->kinds('worker_lost');
         $node->signal('KILL', $node->on_duty);
         $node->wait_events('worker_lost', $lost + 1);

@@ -57,10 +57,10 @@ subtest 'a worker is killed in its start_cb' => sub {
     $node->configure(WorkerManager::Lua::configuration(init => $SAYING, init_worker => <<"END"));
         $DIE_ONCE
         M.on_init_worker_by_lua(function(...)
-            say("start", ...) die_once("$node->{root}/kill/start") say("started", ...)
+            say("start", ...) die_once("$node->{root}/out/start") say("started", ...)
         end, saying("exit"))
 END
-    $node->write('kill/start', '');
+    $node->write('out/start', '');
     $node->start;
     # Not for the generation to be ready: until its death is told the killed one counts.
     $node->wait_events('worker_start', 3);
@@ -77,11 +77,11 @@ subtest 'a worker is killed in its exit_cb' => sub {
     $node->configure(WorkerManager::Lua::configuration(init => $SAYING, init_worker => <<"END"));
         $DIE_ONCE
         M.on_init_worker_by_lua(nil, function(...)
-            say("exit", ...) die_once("$node->{root}/kill/exit") say("exited", ...)
+            say("exit", ...) die_once("$node->{root}/out/exit") say("exited", ...)
         end)
 END
     $node->up;
-    $node->write('kill/exit', '', 0666);
+    $node->write('out/exit', '', 0666);
     $node->reload(2);
     $node->down;
     is(scalar said($node, '^exit '), 4, 'four exits');
@@ -114,12 +114,12 @@ subtest 'the master is killed in its master_start_cb' => sub {
     $node->configure(WorkerManager::Lua::configuration(init_worker => $SAYING_WORKER, init => <<"END"));
         $DIE_ONCE
         M.on_init_by_lua({ shm = "worker_manager" }, function(...)
-            say("master_start", ...) die_once("$node->{root}/kill/master")
+            say("master_start", ...) die_once("$node->{root}/out/master")
         end, saying("master_exit"))
 END
     $node->up;
     my @workers = $node->on_duty;
-    $node->write('kill/master', '');
+    $node->write('out/master', '');
     $node->signal('HUP');
     $node->wait_events('master_lost', 1);
     like($node->get('/'), qr/ok/, 'the workers serve on');

@@ -115,7 +115,7 @@ END
 subtest 'an error of another worker\'s start_cb is not raised' => sub {
     my $node = WorkerManager::Lua->new(workers => 1, manager => 'interval 150ms; failed 150ms;');
     $node->configure(WorkerManager::Lua::configuration(init =>
-        "M.on('worker_start', function() if os.remove('$node->{root}/kill/once') then "
+        "M.on('worker_start', function() if os.remove('$node->{root}/out/once') then "
         . 'require("ffi").cdef "int getpid(void); int kill(int pid, int signal);" '
         . 'require("ffi").C.kill(require("ffi").C.getpid(), 9) end end) '
         . 'M.on_init_by_lua({ shm = "worker_manager" })', init_worker => <<'END'));
@@ -124,7 +124,7 @@ subtest 'an error of another worker\'s start_cb is not raised' => sub {
             if not id:find(pid, 1, true) then error("another's") end
         end))
 END
-    $node->write('kill/once', '');
+    $node->write('out/once', '');
     $node->start;
     $node->wait_events('worker_start', 2);
     WorkerManager::Lua::wait_said($node, 1, 'returned');

@@ -40,7 +40,7 @@ END
 subtest 'a worker does not stand still while a program is started' => sub {
     my $node = WorkerManager->new(workers => 1);
     mkdir $node->path('kill');
-    my $gate = $node->path('kill/spawn.gate');
+    my $gate = $node->path('failpoints/spawn.gate');
     mkfifo($gate, 0666) && chmod 0666, $gate or die "$gate: $!";
     $node->write('hook', "#!/bin/sh\necho begun\n", 0755);
     $node->configure(manager => "$SLOW on master_ready exec hook;");
@@ -200,7 +200,7 @@ subtest 'of many that hang a bounded number waits' => sub {
     my ($first, $rest) = map { close_gate($node, $_) } qw(first rest);
     $node->configure(manager => "$SLOW exec_timeout 1m; on worker_lost exec $hook;");
     # Not as many as there may be otherwise, but more than 16: those that are about to begin count too.
-    $node->write('kill/program_queue', '24');
+    $node->write('failpoints/program_queue', '24');
     $node->up;
     $node->signal('KILL', $node->on_duty);
     $node->wait_events('worker_lost', 64);

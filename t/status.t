@@ -15,7 +15,7 @@ subtest 'the status says what is' => sub {
     my $is = $status->json;
     is($is->{node}{master}, $node->master, 'the master');
     is($is->{node}{generation}, 1, 'the generation');
-    is($is->{node}{after}, '1.0', 'what to wait for');
+    is($is->{node}{reload_token}, '1.0', 'what to wait for');
     is_deeply([ sort { $a <=> $b } map { $_->{pid} } @{ $is->{workers} } ], [ $node->on_duty ],
         'the workers');
     is_deeply([ map { $_->{worker} } @{ $is->{workers} } ], [ 0, 1 ], 'by index');
@@ -75,7 +75,7 @@ subtest 'the status says what is' => sub {
     $is = $status->json;
     is_deeply([ @{ $is->{node}{reloads} }{qw(succeeded failed last)} ], [ 1, 1, 'failed' ],
         'a reload failed');
-    is($is->{node}{after}, '2.1', 'which is in what to wait for');
+    is($is->{node}{reload_token}, '2.1', 'which is in what to wait for');
     is($is->{node}{loading_since}, undef, 'and is over');
     push @texts, $status->ask('/workers')->{content};
     WorkerManager::Status::is_valid('all as in the schema', 'status', @texts);

@@ -13,7 +13,7 @@ my $SLOW = 'interval 10m; failed 10m;';
 sub drain_and_kill {
     my (%options) = @_;
     my $node = WorkerManager->new(%options);
-    $node->write("kill/$options{lack}", '') if $options{lack};
+    $node->write("failpoints/$options{lack}", '') if $options{lack};
     $node->write('out/programs', '', 0666);
     my $program = "exec /bin/sh -c 'echo \"\$0 \$1\" >> $node->{root}/out/programs' \$seq \$event;";
     $node->configure(manager => "$SLOW on * $program on * $program");

@@ -54,7 +54,7 @@ sub build_marks {
     my @includes = map { "-I$source/src/$_" } qw(core event event/modules event/quic os/unix);
     for my $name (qw(before after)) {
         system('cc', '-O2', '-shared', '-fPIC', "-DMARK_NAME=$name", @includes, "-I$objs",
-            '-o', "$to/$name.so", "$top/bench/mark.c") == 0 or die "cc failed\n";
+            '-o', "$to/$name.so", "$top/bench/probe.c") == 0 or die "cc failed\n";
     }
 }
 

@@ -9,7 +9,7 @@ use ::status::json;
 use ngx::ffi::{ngx_conf_open_file, ngx_cycle_t, ngx_open_file_t, ngx_str_t};
 use roster::{Event, Field, LogMark, LogProgress, Roster};
 
-use crate::nginx::kill_point::kill_point;
+use crate::nginx::failpoint::failpoint;
 use crate::nginx::log::Log;
 
 /// How a line looks.
@@ -99,10 +99,10 @@ impl EventLog {
         if let Target::File(file, size) = target {
             roster.log_begins(event.seq, LogMark { file, size, length: line.len() as u64 });
         }
-        kill_point(event.kind, "logging");
+        failpoint(event.kind, "logging");
 
         let (n, errno) = if target == Target::Busy { (-1, libc::EAGAIN) } else { self.put(&line) };
-        kill_point(event.kind, "logged");
+        failpoint(event.kind, "logged");
         if usize::try_from(n) == Ok(line.len()) {
             written(roster, event.seq, log);
             return;

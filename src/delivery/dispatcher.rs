@@ -9,7 +9,7 @@ use super::oom;
 use crate::actions::{detached, Running};
 use crate::config::Conf;
 use crate::nginx::clock;
-use crate::nginx::kill_point::kill_point;
+use crate::nginx::failpoint::failpoint;
 use crate::nginx::log::Log;
 use crate::nginx::process;
 use crate::nginx::zone::Zone;
@@ -70,7 +70,7 @@ impl Host for Dispatcher<'_> {
         let roster = self.zone.roster();
         let label = self.zone.label();
         label.set(&on.label);
-        kill_point(event.kind, "begun");
+        failpoint(event.kind, "begun");
         match on.callback.run(event, self.conf.action_context(), roster, self.log) {
             Some(running) if running.is_awaited() => {
                 *self.program = Some(running);
@@ -140,6 +140,6 @@ impl Host for Dispatcher<'_> {
             Point::Called => "called",
             Point::Delivered => "delivered",
         };
-        kill_point(kind, name);
+        failpoint(kind, name);
     }
 }

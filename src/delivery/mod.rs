@@ -2,16 +2,16 @@
 //! roster. It uses `config`, whose callbacks it runs, and what is below that.
 
 mod dispatcher;
-mod hold;
+mod guard;
 mod membership;
 pub mod oom;
-mod parked;
 pub mod registration;
+mod suspended;
 pub mod uncounted;
 mod wait;
 
-pub use hold::Hold;
+pub use guard::LockGuard;
 pub use membership::{member, set_member, Member};
-pub use parked::{Parked, Resumed};
 pub use registration::register;
+pub use suspended::{Resumed, Suspended};
 pub use wait::{Blocked, Occasion};

@@ -9,7 +9,7 @@ use std::cell::OnceCell;
 use linux::cgroup::{MemoryController, OomKills};
 use roster::{Reason, Roster};
 
-use crate::nginx::kill_point;
+use crate::nginx::failpoint;
 use crate::nginx::process::PerProcess;
 
 /// Where the counts lie. Looked for once, in the process that starts the node; workers inherit it.
@@ -17,7 +17,7 @@ static CONTROLLER: PerProcess<OnceCell<Option<MemoryController>>> = PerProcess(O
 
 /// The kernel's count of processes of this process's cgroup that it killed for memory.
 fn kills() -> Option<OomKills> {
-    if let Some(simulated) = kill_point::content("oom-kills") {
+    if let Some(simulated) = failpoint::content("oom-kills") {
         // How many, and the number of a cgroup if it is another than the first.
         let mut numbers = simulated.split_ascii_whitespace().map(str::parse);
         let (count, cgroup) = (numbers.next()?.ok()?, numbers.next());

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use roster::{Event, Full, Transition};
 
-use super::hold::Hold;
+use super::guard::LockGuard;
 use super::membership::{set_member, Member};
 use crate::config::Conf;
 use crate::nginx::log::Log;
@@ -21,16 +21,22 @@ pub fn start() -> Option<Event> {
 }
 
 /// Makes this process a member of the roster, unless there is no room.
-pub fn register(hold: &mut Hold<'_>, zone: Zone, conf: &Conf, respawn_of: Option<i32>, log: Log) {
+pub fn register(
+    guard: &mut LockGuard<'_>,
+    zone: Zone,
+    conf: &Conf,
+    respawn_of: Option<i32>,
+    log: Log,
+) {
     let pid = process::pid();
     let generation = conf.generation.get();
-    let patience = (conf.interval() + conf.failed()) as u64 + timer::delay();
-    let recorded = hold.record(Transition::WorkerStart {
+    let heartbeat_timeout = (conf.interval() + conf.failed()) as u64 + timer::delay();
+    let recorded = guard.record(Transition::WorkerStart {
         generation,
         pid,
         index: process::worker_index(),
         process_slot: process::slot(),
-        patience: u32::try_from(patience).unwrap_or(u32::MAX),
+        heartbeat_timeout: u32::try_from(heartbeat_timeout).unwrap_or(u32::MAX),
         respawn_of,
     });
     match recorded {

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use linux::process::is_gone;
 use roster::Uncounted;
 
-use super::hold::Hold;
+use super::guard::LockGuard;
 use super::membership::member;
 use super::registration::register;
 use crate::config::Conf;
@@ -34,7 +34,7 @@ pub enum Attempt {
     /// who are counted.
     Busy,
     /// This worker is counted from now on; its start is recorded and is to be told.
-    Registered(Hold<'static>),
+    Registered(LockGuard<'static>),
 }
 
 /// The worker in whose place this one is, if that was counted: nobody knows of another.
@@ -90,7 +90,7 @@ pub fn try_register(conf: &'static Conf, log: Log) -> Attempt {
     if !can() {
         return Attempt::None;
     }
-    let Some(mut hold) = Hold::try_take(zone, conf, log) else {
+    let Some(mut guard) = LockGuard::try_take(zone, conf, log) else {
         return Attempt::Busy;
     };
     if roster.pending().is_some() {
@@ -100,11 +100,11 @@ pub fn try_register(conf: &'static Conf, log: Log) -> Attempt {
     if !can() {
         return Attempt::None;
     }
-    register(&mut hold, zone, conf, respawn_of, log);
+    register(&mut guard, zone, conf, respawn_of, log);
     if member().is_none() {
         return Attempt::None;
     }
     end();
     log!(log, Notice, "worker_manager: there is room now, process {} is counted", process::pid());
-    Attempt::Registered(hold)
+    Attempt::Registered(guard)
 }

@@ -15,7 +15,7 @@ use roster::{Pending, Reservation, Roster};
 use super::membership::beat;
 use crate::config::Conf;
 use crate::nginx::clock;
-use crate::nginx::kill_point;
+use crate::nginx::failpoint;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, PerProcess};
 use crate::nginx::zone::Zone;
@@ -25,14 +25,14 @@ use crate::nginx::zone::Zone;
 pub enum Occasion {
     /// A start or a reload: it need not be recorded once the process is told to end.
     Begin,
-    /// An end: recording it is worth `STOP_PATIENCE` more, since all workers that a stop ends want the
+    /// An end: recording it is worth `STOP_GRACE` more, since all workers that a stop ends want the
     /// lock at once.
     End,
 }
 
 /// How long a process that ends waits for the lock once it is to end at once, milliseconds: nginx kills
 /// its workers 3.15 s after it has told them (`ngx_master_process_cycle`).
-const STOP_PATIENCE: u64 = 2500;
+const STOP_GRACE: u64 = 2500;
 
 /// How often to see whether somebody has come back to the lock, milliseconds, in the long run: each look
 /// costs some microseconds, and there may be hundreds who wait.
@@ -131,7 +131,7 @@ impl Blocked {
 /// Kills the worker that holds the lock. Never the master, without whom nobody would start workers. Nor
 /// does a master kill anything else than its workers: it may be root's, and workers write to the zone.
 fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
-    let named = kill_point::content("lock.holder").and_then(|pid| pid.trim().parse().ok());
+    let named = failpoint::content("lock.holder").and_then(|pid| pid.trim().parse().ok());
     let pid = named.unwrap_or(obstacle.pid);
     if pid == process::pid() || (process::is_worker() && pid == process::master()) {
         return;
@@ -204,7 +204,7 @@ impl<'a> Wait<'a> {
         beat();
         self.blocked.look(self.zone, self.conf, self.log);
         self.blocked.warn(self.zone, self.log);
-        if !self.is_over() {
+        if !self.is_finished() {
             return true;
         }
         // SAFETY: as in `Blocked::warn`.
@@ -219,11 +219,11 @@ impl<'a> Wait<'a> {
         false
     }
 
-    fn is_over(&self) -> bool {
-        let (told, patience) = match self.occasion {
+    fn is_finished(&self) -> bool {
+        let (told, grace) = match self.occasion {
             Occasion::Begin => (process::is_terminated() || process::is_told_to_quit(), 0),
             // A master ends after its workers: who holds the lock then is none of them.
-            Occasion::End => (process::is_terminated() || !process::is_worker(), STOP_PATIENCE),
+            Occasion::End => (process::is_terminated() || !process::is_worker(), STOP_GRACE),
         };
         if !told {
             return false;
@@ -232,7 +232,7 @@ impl<'a> Wait<'a> {
         if TOLD.get() == 0 {
             TOLD.set(now);
         }
-        now.saturating_sub(TOLD.get()) >= patience
+        now.saturating_sub(TOLD.get()) >= grace
     }
 }
 

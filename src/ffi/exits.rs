@@ -115,7 +115,7 @@ pub extern "C" fn ngx_worker_manager_lua_exit_end(vm: c_int, succeeded: c_int) -
 /// This worker's turn is over; see the header.
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
-pub extern "C" fn ngx_worker_manager_lua_exit_over(vm: c_int) {
+pub extern "C" fn ngx_worker_manager_lua_exit_done(vm: c_int) {
     if let Some((member, vm)) = of_worker(vm) {
         member.zone.end_turn(token(vm));
     }

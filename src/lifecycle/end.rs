@@ -4,7 +4,7 @@ use ngx::ffi::ngx_cycle_t;
 use roster::{Mode, Plan};
 
 use crate::config::Conf;
-use crate::delivery::{member, set_member, uncounted, Hold, Occasion};
+use crate::delivery::{member, set_member, uncounted, LockGuard, Occasion};
 use crate::monitor::{self, drain, order, ThisProcess};
 use crate::nginx::log::Log;
 use crate::nginx::process;
@@ -28,28 +28,28 @@ pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
     order::await_master(drain::is_told());
     // What the event loop has begun is finished first.
     let zone = member.map_or(zone, |member| member.zone);
-    let hold = monitor::stop().or_else(|| Hold::take(zone, conf, log, Occasion::End));
-    let Some(mut hold) = hold else {
+    let guard = monitor::stop().or_else(|| LockGuard::take(zone, conf, log, Occasion::End));
+    let Some(mut guard) = guard else {
         return;
     };
     let me = member.and_then(|member| member.view());
-    let plan = hold.roster().worker_end(me.as_ref(), &ThisProcess::PLAIN);
+    let plan = guard.roster().worker_end(me.as_ref(), &ThisProcess::PLAIN);
     let was_orphan = plan.retires;
-    carry_out(&mut hold, plan);
+    carry_out(&mut guard, plan);
     order::end();
     // The slot is another's from here on: no more heartbeats.
     set_member(None);
-    if !was_orphan && process::is_bereft() {
+    if !was_orphan && process::is_orphaned() {
         // The master has died meanwhile.
-        let plan = hold.roster().orphan_end(None, &ThisProcess::PLAIN);
-        carry_out(&mut hold, plan);
+        let plan = guard.roster().orphan_end(None, &ThisProcess::PLAIN);
+        carry_out(&mut guard, plan);
     }
 }
 
 /// Does under the lock what the roster says that this process, which ends, has to do.
-fn carry_out(hold: &mut Hold<'_>, plan: Plan) {
-    plan.begin(hold.roster());
-    hold.run(plan.transitions, Mode::Blocking);
+fn carry_out(guard: &mut LockGuard<'_>, plan: Plan) {
+    plan.begin(guard.roster());
+    guard.commit(plan.transitions, Mode::Blocking);
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
@@ -62,9 +62,9 @@ pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
     let Some((conf, zone)) = conf.and_then(|conf| Some((conf, conf.zone()?))) else {
         return;
     };
-    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::End) else {
+    let Some(mut guard) = LockGuard::take(zone, conf, log, Occasion::End) else {
         return;
     };
-    let plan = hold.roster().master_end(&ThisProcess::PLAIN);
-    carry_out(&mut hold, plan);
+    let plan = guard.roster().master_end(&ThisProcess::PLAIN);
+    carry_out(&mut guard, plan);
 }

@@ -9,7 +9,7 @@ use roster::{Event, Kind, Mode, Transition};
 use super::{environment, former};
 use crate::actions;
 use crate::config::Conf;
-use crate::delivery::{member, oom, register, set_member, Hold, Occasion};
+use crate::delivery::{member, oom, register, set_member, LockGuard, Occasion};
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
@@ -74,17 +74,18 @@ fn commit<'a>(
         await_newborn(zone);
     }
     // Until it has, the configuration before it is in force.
-    let Some(mut hold) = Hold::take(zone, before.unwrap_or(conf), log, Occasion::Begin) else {
+    let Some(mut guard) = LockGuard::take(zone, before.unwrap_or(conf), log, Occasion::Begin)
+    else {
         zone.roster().set_loading_since(0);
         return;
     };
-    let losses = known_to_master(&hold, load);
-    hold.run(losses, Mode::Blocking);
+    let losses = known_to_master(&guard, load);
+    guard.commit(losses, Mode::Blocking);
 
-    hold.use_conf(conf);
+    guard.use_conf(conf);
     // From the first moment: a worker may be killed for memory before any has settled.
-    oom::begin(hold.roster());
-    let generation = hold.roster().current_generation() + 1;
+    oom::begin(guard.roster());
+    let generation = guard.roster().current_generation() + 1;
     conf.generation.set(generation);
     let start = Transition::MasterStart {
         pid: process::pid(),
@@ -92,9 +93,9 @@ fn commit<'a>(
         began: conf.began,
         reload: load != Load::Cold,
     };
-    if let Err(full) = hold.record(start) {
+    if let Err(full) = guard.record(start) {
         conf.generation.set(0);
-        hold.roster().retire_all();
+        guard.roster().retire_all();
         log!(
             log,
             Error,
@@ -104,17 +105,17 @@ fn commit<'a>(
     } else {
         zone::remember_generation(generation);
     }
-    hold.roster().set_loading_since(0);
-    hold.run([], Mode::Blocking);
+    guard.roster().set_loading_since(0);
+    guard.commit([], Mode::Blocking);
     if load == Load::SingleReload {
-        relieve(hold, zone, before, conf, log);
+        relieve(guard, zone, before, conf, log);
     }
 }
 
 /// The losses that this process records as the master that reloads, if it is one.
-fn known_to_master(hold: &Hold<'_>, load: Load) -> Vec<Transition> {
+fn known_to_master(guard: &LockGuard<'_>, load: Load) -> Vec<Transition> {
     match load {
-        Load::Reload => hold.roster().lost_to_master(&ThisProcess::PLAIN),
+        Load::Reload => guard.roster().lost_to_master(&ThisProcess::PLAIN),
         _ => Vec::new(),
     }
 }
@@ -150,18 +151,24 @@ fn await_newborn(zone: Zone) {
 const NEWBORN: u64 = 1000;
 
 /// With `master_process off` a reload makes the one process the worker of the new generation.
-fn relieve<'a>(mut hold: Hold<'a>, zone: Zone, before: Option<&'a Conf>, conf: &'a Conf, log: Log) {
+fn relieve<'a>(
+    mut guard: LockGuard<'a>,
+    zone: Zone,
+    before: Option<&'a Conf>,
+    conf: &'a Conf,
+    log: Log,
+) {
     let old = member();
     set_member(None);
-    register(&mut hold, zone, conf, None, log);
-    hold.run([], Mode::Blocking);
+    register(&mut guard, zone, conf, None, log);
+    guard.commit([], Mode::Blocking);
     if let (Some(old), Some(before)) = (old, before) {
         // A worker's end is told by the configuration it was started with.
-        hold.use_conf(before);
+        guard.use_conf(before);
         let exit = vec![Transition::WorkerExit { slot: old.slot, stopping: false }];
-        hold.run(exit, Mode::Blocking);
+        guard.commit(exit, Mode::Blocking);
     }
-    drop(hold);
+    drop(guard);
     monitor::start(conf, true, log);
 }
 
@@ -194,13 +201,13 @@ pub fn load_failed(began: u64) {
     }
     let log = Log::current();
     // With `master_process off` what the event loop has begun holds the lock.
-    let Some(mut hold) =
-        monitor::take_over().or_else(|| Hold::take(zone, conf, log, Occasion::Begin))
+    let Some(mut guard) =
+        monitor::take_over().or_else(|| LockGuard::take(zone, conf, log, Occasion::Begin))
     else {
         return;
     };
-    let transitions = hold.roster().failed_load(began, &ThisProcess::PLAIN);
-    hold.run(transitions, Mode::Blocking);
+    let transitions = guard.roster().failed_load(began, &ThisProcess::PLAIN);
+    guard.commit(transitions, Mode::Blocking);
 }
 
 /// The node leaves a zone: the new configuration has another, or none.
@@ -214,17 +221,18 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
         ),
         None => log!(log, Notice, "worker_manager: no longer configured"),
     }
-    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
+    let Some(mut guard) = LockGuard::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let mut transitions = known_to_master(&hold, load);
-    hold.roster().retire_all();
-    hold.roster().set_loading_since(0);
+    let mut transitions = known_to_master(&guard, load);
+    guard.roster().retire_all();
+    guard.roster().set_loading_since(0);
     if load == Load::SingleReload {
         // This process is the only one that ever registered there; by now it may have done so in
         // another zone.
         transitions.extend(
-            hold.roster()
+            guard
+                .roster()
                 .workers()
                 .filter(|w| w.pid == process::pid())
                 .map(|w| Transition::WorkerExit { slot: w.slot, stopping: false }),
@@ -233,5 +241,5 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
             set_member(None);
         }
     }
-    hold.run(transitions, Mode::Blocking);
+    guard.commit(transitions, Mode::Blocking);
 }

@@ -8,7 +8,7 @@ use roster::{Counts, Event, Mode};
 use super::marks;
 use crate::actions::Handler;
 use crate::config::Conf;
-use crate::delivery::{member, register, registration, uncounted, Hold, Occasion};
+use crate::delivery::{member, register, registration, uncounted, LockGuard, Occasion};
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
@@ -42,16 +42,16 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
         uncounted::begin(zone);
         return;
     }
-    let Some(mut hold) = Hold::take(zone, conf, log, Occasion::Begin) else {
+    let Some(mut guard) = LockGuard::take(zone, conf, log, Occasion::Begin) else {
         return;
     };
-    let losses = hold.roster().lost_before(&ThisProcess::PLAIN);
-    hold.run(losses, Mode::Blocking);
+    let losses = guard.roster().lost_before(&ThisProcess::PLAIN);
+    guard.commit(losses, Mode::Blocking);
     let respawn_of = uncounted::respawn_of(zone);
-    register(&mut hold, zone, conf, respawn_of, log);
-    hold.run([], Mode::Blocking);
-    let alone = hold.roster().generations().count() < 2;
-    drop(hold);
+    register(&mut guard, zone, conf, respawn_of, log);
+    guard.commit([], Mode::Blocking);
+    let alone = guard.roster().generations().count() < 2;
+    drop(guard);
     if member().is_none() {
         uncounted::begin(zone);
     }
@@ -65,12 +65,12 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
     let Some((event, member)) = registration::start().zip(member()) else {
         return;
     };
-    let Some(mut hold) = Hold::take(member.zone, conf, log, Occasion::Begin) else {
+    let Some(mut guard) = LockGuard::take(member.zone, conf, log, Occasion::Begin) else {
         return;
     };
     // Nothing is told before what came before it.
-    hold.run([], Mode::Blocking);
-    let (roster, since) = (hold.roster(), clock::microseconds());
+    guard.commit([], Mode::Blocking);
+    let (roster, since) = (guard.roster(), clock::microseconds());
     let Counts { n_prev, n_next, n_older, .. } = roster.counts(member.generation);
     roster.mark(member.slot, marks::started(handler.vm));
     let n_mine = marks::count(roster, member.generation, marks::started(handler.vm), true);

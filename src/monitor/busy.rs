@@ -65,7 +65,7 @@ pub fn pause() -> ngx_msec_t {
 }
 
 /// The lock is not busy any more.
-pub fn over() {
+pub fn reset() {
     BUSY.blocked.set(Blocked::NONE);
     BUSY.pause.set(SOON);
     unwatch();
@@ -96,6 +96,6 @@ pub fn note_death() -> bool {
     if BUSY.watched.get() == 0 || !died {
         return false;
     }
-    over();
+    reset();
     true
 }

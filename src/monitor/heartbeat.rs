@@ -7,13 +7,13 @@ use linux::cgroup::OomKills;
 use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
 use roster::{Roster, Transition, WorkerView};
 
-use super::schedule::{arm_retry, disarm_retry, retry_after, Rhythm, AT_ONCE, RHYTHM};
+use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE, SCHEDULE};
 use super::witness::ThisProcess;
 use super::{busy, drain, order, peers, resume};
 use crate::actions::detached;
 use crate::config::Conf;
 use crate::delivery::uncounted::{self, Attempt};
-use crate::delivery::{member, oom, Hold, Member};
+use crate::delivery::{member, oom, LockGuard, Member};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, PerProcess};
@@ -42,7 +42,7 @@ static OOM_KILLS: PerProcess<Cell<(u64, Option<OomKills>)>> = PerProcess(Cell::n
 static mut HEARTBEAT: Timer = Timer::new();
 
 fn arm_heartbeat(log: Log) {
-    let interval = RHYTHM.get().interval as ngx_msec_t;
+    let interval = SCHEDULE.get().interval as ngx_msec_t;
     // SAFETY: a static, and the event loop is this thread's.
     unsafe { Timer::arm(&raw mut HEARTBEAT, interval, on_heartbeat, log) };
 }
@@ -70,13 +70,13 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     }
     let now = clock::monotonic();
     let settle = if alone { SETTLE_ALONE } else { SETTLE };
-    RHYTHM.set(Rhythm {
+    SCHEDULE.set(Schedule {
         interval: conf.interval() as u64,
         failed: conf.failed() as u64,
         beat: now,
         tend_at: if process::is_worker() { now + settle } else { 0 },
         on_retry: Some(on_retry),
-        ..Rhythm::NONE
+        ..Schedule::NONE
     });
     arm_heartbeat(log);
     if process::is_worker() {
@@ -90,15 +90,15 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
 }
 
 /// Ends the heartbeat. What the event loop had begun is handed over, finished.
-pub fn stop() -> Option<Hold<'static>> {
+pub fn stop() -> Option<LockGuard<'static>> {
     end();
     resume::take_over()
 }
 
 /// Ends the heartbeat.
 pub fn end() {
-    RHYTHM.set(Rhythm::NONE);
-    busy::over();
+    SCHEDULE.set(Schedule::NONE);
+    busy::reset();
     // SAFETY: statics, and the event loop is this thread's.
     unsafe {
         Timer::disarm(&raw mut HEARTBEAT);
@@ -129,15 +129,15 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
         seek_place();
         return;
     };
-    let mut rhythm = RHYTHM.get();
+    let mut schedule = SCHEDULE.get();
     let now = clock::monotonic();
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
-    let least = rhythm.interval + rhythm.failed / 2 + timer::delay();
-    let late = now.saturating_sub(rhythm.beat) > least;
+    let least = schedule.interval + schedule.failed / 2 + timer::delay();
+    let late = now.saturating_sub(schedule.beat) > least;
     member.zone.roster().beat(member.slot, member.registration, now);
-    rhythm.beat = now;
-    RHYTHM.set(rhythm);
+    schedule.beat = now;
+    SCHEDULE.set(schedule);
     let log = Log::current();
     peers::tend(&member, now, on_peer_death, log);
     show_connections(&member);
@@ -148,7 +148,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     {
         OOM_KILLS.set((now, oom::look(member.zone.roster(), kills)));
     }
-    look(member, now, if late { Look::AtItself } else { Look::First });
+    scan(member, now, if late { Scan::AtItself } else { Scan::First });
     arm_heartbeat(log);
 }
 
@@ -161,14 +161,14 @@ fn seek_place() {
         return;
     };
     let after = match uncounted::try_register(conf, log) {
-        Attempt::None => RHYTHM.get().interval as ngx_msec_t,
+        Attempt::None => SCHEDULE.get().interval as ngx_msec_t,
         Attempt::Busy => SEEK,
-        Attempt::Registered(hold) => {
+        Attempt::Registered(guard) => {
             let now = clock::monotonic();
-            Rhythm::update(|rhythm| rhythm.beat = now);
+            Schedule::update(|schedule| schedule.beat = now);
             tend_soon(now);
-            resume::work(hold, []);
-            RHYTHM.get().interval as ngx_msec_t
+            resume::work(guard, []);
+            SCHEDULE.get().interval as ngx_msec_t
         }
     };
     // SAFETY: a static, and the event loop is this thread's.
@@ -189,7 +189,7 @@ fn show_connections(member: &Member) {
 /// The first round of the event loop.
 unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
     order::watch();
-    let settled = RHYTHM.get().tend_at.saturating_sub(clock::monotonic());
+    let settled = SCHEDULE.get().tend_at.saturating_sub(clock::monotonic());
     retry_after(settled as ngx_msec_t);
     if drain::is_untold() {
         retry_after(0);
@@ -207,9 +207,9 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
         return;
     };
     let now = clock::monotonic();
-    let rhythm = RHYTHM.get();
-    if rhythm.tend_at != 0 && now >= rhythm.tend_at {
-        Rhythm::update(|rhythm| rhythm.tend_at = 0);
+    let schedule = SCHEDULE.get();
+    if schedule.tend_at != 0 && now >= schedule.tend_at {
+        Schedule::update(|schedule| schedule.tend_at = 0);
         peers::tend(&member, now, on_peer_death, Log::current());
         show_connections(&member);
         oom::begin(member.zone.roster());
@@ -217,18 +217,18 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
     resume::come_back();
     // What came up while another event was told has waited for that.
     if !resume::is_under_way() {
-        if rhythm.confirm_at == 0 || now < rhythm.confirm_at {
+        if schedule.confirm_at == 0 || now < schedule.confirm_at {
             // Nobody is suspected here: only the heartbeat knows whether this worker was late itself.
-            look(member, now, Look::AtItself);
+            scan(member, now, Scan::AtItself);
         } else {
-            Rhythm::update(|rhythm| rhythm.confirm_at = 0);
+            Schedule::update(|schedule| schedule.confirm_at = 0);
             // Late again: no judgement this time either.
-            let late = now - rhythm.confirm_at > rhythm.failed / 2;
-            look(member, now, if late { Look::AtItself } else { Look::Second });
+            let late = now - schedule.confirm_at > schedule.failed / 2;
+            scan(member, now, if late { Scan::AtItself } else { Scan::Second });
         }
     }
-    let rhythm = RHYTHM.get();
-    for at in [rhythm.confirm_at, rhythm.tend_at, rhythm.stuck_at] {
+    let schedule = SCHEDULE.get();
+    for at in [schedule.confirm_at, schedule.tend_at, schedule.stuck_at] {
         if at > now {
             retry_after((at - now) as ngx_msec_t);
         } else if at != 0 {
@@ -245,7 +245,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
 /// Something has happened that this worker should tell, if nobody is quicker.
 fn wake() {
     if let Some(member) = serving() {
-        look(member, clock::monotonic(), Look::AtItself);
+        scan(member, clock::monotonic(), Scan::AtItself);
     }
 }
 
@@ -263,7 +263,7 @@ unsafe extern "C" fn on_holder_death(_event: *mut ngx_event_t) {
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Scan {
     /// Judge nobody else.
     AtItself,
     /// Suspect those whose heartbeat is overdue.
@@ -279,17 +279,17 @@ struct Findings {
     suspects: bool,
 }
 
-fn find(member: &Member, now: u64, closely: Look) -> Findings {
+fn find(member: &Member, now: u64, closely: Scan) -> Findings {
     let roster = member.zone.roster();
-    let news = news_of_kin(roster, now);
-    let rhythm = RHYTHM.get();
+    let news = news_of_peers(roster, now);
+    let schedule = SCHEDULE.get();
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
         // taken and this comes to nothing.
         work: roster.is_unfinished()
             || !news.is_empty()
             || drain::is_due(now)
-            || (rhythm.stuck_at != 0 && now >= rhythm.stuck_at),
+            || (schedule.stuck_at != 0 && now >= schedule.stuck_at),
         suspects: false,
     };
     for w in roster.workers() {
@@ -298,12 +298,12 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
         } else if w.is_overdue(now) {
             let is_news = || w.judge(&ThisProcess::PLAIN).is_some();
             match closely {
-                Look::AtItself => {}
+                Scan::AtItself => {}
                 // At the first look it would be too early to record it: right after a sleep of the
                 // machine some that live have not had their turn yet, and who died just now has a
                 // successor that knows the cause.
-                Look::First => findings.suspects |= is_news(),
-                Look::Second => findings.work |= is_news(),
+                Scan::First => findings.suspects |= is_news(),
+                Scan::Second => findings.work |= is_news(),
             }
         }
     }
@@ -312,12 +312,12 @@ fn find(member: &Member, now: u64, closely: Look) -> Findings {
 
 /// Sees again who is to be watched, in a moment.
 fn tend_soon(now: u64) {
-    Rhythm::update(|rhythm| rhythm.tend_at = now);
+    Schedule::update(|schedule| schedule.tend_at = now);
     retry_after(AT_ONCE);
 }
 
 /// What there is to tell of those that are watched, and when to come back to them.
-fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
+fn news_of_peers(roster: Roster<'_>, now: u64) -> Vec<Transition> {
     let peers::News { transitions, wait, tend } = peers::news(roster, now);
     if wait {
         // Also between a look and the lock a cause may vanish, with the reaping of the dead, before
@@ -330,13 +330,13 @@ fn news_of_kin(roster: Roster<'_>, now: u64) -> Vec<Transition> {
     transitions
 }
 
-fn look(member: Member, now: u64, closely: Look) {
+fn scan(member: Member, now: u64, closely: Scan) {
     let findings = find(&member, now, closely);
-    if findings.suspects && closely == Look::First {
-        let rhythm = RHYTHM.get();
-        if rhythm.confirm_at == 0 {
-            let wait = (rhythm.failed / 2).clamp(1, CONFIRM);
-            Rhythm::update(|rhythm| rhythm.confirm_at = now + wait);
+    if findings.suspects && closely == Scan::First {
+        let schedule = SCHEDULE.get();
+        if schedule.confirm_at == 0 {
+            let wait = (schedule.failed / 2).clamp(1, CONFIRM);
+            Schedule::update(|schedule| schedule.confirm_at = now + wait);
             retry_after(wait as ngx_msec_t);
         }
     }
@@ -348,29 +348,29 @@ fn look(member: Member, now: u64, closely: Look) {
     let Some(conf) = conf else {
         return;
     };
-    let Some(hold) = Hold::try_take(member.zone, conf, log) else {
-        if closely == Look::Second {
+    let Some(guard) = LockGuard::try_take(member.zone, conf, log) else {
+        if closely == Scan::Second {
             // What was seen twice need not be confirmed again.
-            Rhythm::update(|rhythm| rhythm.confirm_at = now);
+            Schedule::update(|schedule| schedule.confirm_at = now);
         }
         busy::come_back(member.zone, conf, on_holder_death, log);
         return;
     };
-    busy::over();
+    busy::reset();
     // Under the lock nobody else changes anything: look again.
-    let news = news_of_kin(hold.roster(), now);
+    let news = news_of_peers(guard.roster(), now);
     if !news.is_empty() {
         tend_soon(now);
     }
-    let me = hold.roster().registered(member.slot, member.registration);
-    let stopping = me.is_some_and(|me| order::is_stopping(hold.roster(), &me));
+    let me = guard.roster().registered(member.slot, member.registration);
+    let stopping = me.is_some_and(|me| order::is_stopping(guard.roster(), &me));
     let of_itself = me.map(|me| of_itself(&me, stopping, now, conf, log)).unwrap_or_default();
-    let witness = ThisProcess { judges_at: (closely == Look::Second).then_some(now) };
-    let roster = hold.roster();
+    let witness = ThisProcess { judges_at: (closely == Scan::Second).then_some(now) };
+    let roster = guard.roster();
     let transitions = roster.seen_by_worker(member.registration, news, &of_itself, &witness);
     for transition in &transitions {
         let Transition::WorkerHung { slot } = transition else { continue };
-        let Some(w) = hold.roster().worker(*slot) else { continue };
+        let Some(w) = guard.roster().worker(*slot) else { continue };
         log!(
             log,
             Warn,
@@ -379,7 +379,7 @@ fn look(member: Member, now: u64, closely: Look) {
             now.saturating_sub(w.beat)
         );
     }
-    resume::work(hold, transitions);
+    resume::work(guard, transitions);
 }
 
 /// What this worker has to tell of itself, beside its recovery.
@@ -392,18 +392,18 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     let draining = drain::is_due(now).then(|| drain::untold_draining(me, stopping)).flatten();
     if let Some(draining) = draining {
         transitions.push(draining);
-        Rhythm::update(|rhythm| {
+        Schedule::update(|schedule| {
             // Those who were watched may have another place in the ring now.
-            rhythm.tend_at = now;
-            rhythm.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
+            schedule.tend_at = now;
+            schedule.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
         });
     }
-    let rhythm = RHYTHM.get();
-    if rhythm.stuck_at != 0 && now >= rhythm.stuck_at {
+    let schedule = SCHEDULE.get();
+    if schedule.stuck_at != 0 && now >= schedule.stuck_at {
         // The worker drains from when that was recorded, which was a moment after it noticed the order.
         let stuck_at = me.draining_since + conf.draining_warn.unwrap_or(0) as u64;
         let is_due = now >= stuck_at;
-        Rhythm::update(|rhythm| rhythm.stuck_at = if is_due { 0 } else { stuck_at });
+        Schedule::update(|schedule| schedule.stuck_at = if is_due { 0 } else { stuck_at });
         if is_due {
             let connections = process::all_connections();
             transitions.push(Transition::WorkerStuck { slot, connections });

@@ -118,8 +118,8 @@ pub fn await_master(draining: bool) {
     // SAFETY: a plain global of this process.
     let quits = unsafe { ngx_terminate == 0 };
     // Who drains was told so a while ago.
-    let patience = if quits && draining { 0 } else { FOLLOWS };
-    let until = clock::monotonic() + patience;
+    let grace = if quits && draining { 0 } else { FOLLOWS };
+    let until = clock::monotonic() + grace;
     while may_follow() && !process::is_orphan() {
         let Some(Channel { connection, .. }) = CHANNEL.get() else {
             return;

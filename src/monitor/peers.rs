@@ -28,27 +28,27 @@ struct Target {
 }
 
 /// One that is watched.
-struct Kin {
+struct Watched {
     pidfd: Pidfd,
     target: Option<Target>,
     /// When its death was noticed, monotonic, milliseconds; 0 while it lives.
     dead_since: u64,
 }
 
-impl Kin {
-    const NOBODY: Kin = Kin { pidfd: Pidfd::new(), target: None, dead_since: 0 };
+impl Watched {
+    const NOBODY: Watched = Watched { pidfd: Pidfd::new(), target: None, dead_since: 0 };
 }
 
 const MASTER: usize = 0;
 const NEXT: usize = 1;
 const ELDER: usize = 2;
 
-static mut KIN: [Kin; 3] = [Kin::NOBODY; 3];
+static mut WATCHED: [Watched; 3] = [Watched::NOBODY; 3];
 
 /// The watched, as a place that the event loop refers to.
-fn kin(index: usize) -> *mut Kin {
+fn watched(index: usize) -> *mut Watched {
     // SAFETY: the index is one of the constants above.
-    unsafe { (&raw mut KIN).cast::<Kin>().add(index) }
+    unsafe { (&raw mut WATCHED).cast::<Watched>().add(index) }
 }
 
 /// What the event loop calls when one of them has died: it is to call `note_deaths`.
@@ -98,20 +98,20 @@ fn elder(roster: Roster<'_>, member: &Member) -> Option<WorkerView> {
 }
 
 fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log: Log) {
-    let kin = kin(index);
+    let watched = watched(index);
     // SAFETY: a static of this module, and the event loop is this thread's.
     unsafe {
         let who = |target: &Target| (target.who, target.pid);
-        if (*kin).target.as_ref().map(who) == target.as_ref().map(who) {
+        if (*watched).target.as_ref().map(who) == target.as_ref().map(who) {
             return;
         }
-        Pidfd::close(&raw mut (*kin).pidfd);
-        (*kin).target = None;
-        (*kin).dead_since = 0;
+        Pidfd::close(&raw mut (*watched).pidfd);
+        (*watched).target = None;
+        (*watched).dead_since = 0;
         let Some(target) = target else {
             return;
         };
-        let opened = Pidfd::open(&raw mut (*kin).pidfd, target.pid, on_death, log);
+        let opened = Pidfd::open(&raw mut (*watched).pidfd, target.pid, on_death, log);
         let is_dead = match target.who {
             // Asked after the opening: it may have been another process that was opened.
             Peer::Master(_) => process::is_orphan(),
@@ -122,15 +122,15 @@ fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log:
             },
         };
         if is_dead {
-            Pidfd::close(&raw mut (*kin).pidfd);
-            (*kin).dead_since = now;
+            Pidfd::close(&raw mut (*watched).pidfd);
+            (*watched).dead_since = now;
         } else if opened.is_err() {
             // No such system call, another event method, no descriptor left: the next heartbeat
             // tries again, and finds the dead itself.
             return;
         }
-        (*kin).target = Some(target);
-        if (*kin).dead_since != 0 {
+        (*watched).target = Some(target);
+        if (*watched).dead_since != 0 {
             retry_after(0);
         }
     }
@@ -141,14 +141,14 @@ pub fn note_deaths() -> bool {
     let now = clock::monotonic();
     let mut news = false;
     for index in [MASTER, NEXT, ELDER] {
-        let kin = kin(index);
+        let watched = watched(index);
         // SAFETY: a static of this module, and the event loop is this thread's.
         unsafe {
-            if (*kin).pidfd.has_died() {
+            if (*watched).pidfd.has_died() {
                 // It stays readable for ever.
-                Pidfd::silence(&raw mut (*kin).pidfd);
-                if (*kin).target.is_some() && (*kin).dead_since == 0 {
-                    (*kin).dead_since = now;
+                Pidfd::silence(&raw mut (*watched).pidfd);
+                if (*watched).target.is_some() && (*watched).dead_since == 0 {
+                    (*watched).dead_since = now;
                     news = true;
                 }
             }
@@ -174,12 +174,12 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
     let mut news = News::default();
     for index in [MASTER, NEXT, ELDER] {
         // SAFETY: a static of this module, and nobody changes it meanwhile.
-        let kin = unsafe { &*kin(index) };
-        let Some(target) = kin.target.filter(|_| kin.dead_since != 0) else {
+        let watched = unsafe { &*watched(index) };
+        let Some(target) = watched.target.filter(|_| watched.dead_since != 0) else {
             continue;
         };
-        let waited = now.saturating_sub(kin.dead_since);
-        let cause = || cause(kin, &target);
+        let waited = now.saturating_sub(watched.dead_since);
+        let cause = || cause(watched, &target);
         match roster.news_of_peer(target.who, waited, cause, &ThisProcess::PLAIN) {
             roster::News::Record(transition) => news.transitions.push(transition),
             roster::News::Wait => news.wait = true,
@@ -190,8 +190,8 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
 }
 
 /// How one that was watched ended.
-fn cause(kin: &Kin, target: &Target) -> Cause {
-    match kin.pidfd.ending() {
+fn cause(watched: &Watched, target: &Target) -> Cause {
+    match watched.pidfd.ending() {
         Ending::Known(reason) => Cause::Known(reason),
         Ending::Untold => Cause::Untold,
         Ending::NotReaped => {

@@ -6,56 +6,56 @@ use ngx::ffi::ngx_msec_t;
 use roster::{Mode, Transition};
 
 use super::drain;
-use super::schedule::{retry_after, Rhythm, AT_ONCE, SOON};
-use crate::delivery::{Hold, Parked, Resumed};
+use super::schedule::{retry_after, Schedule, AT_ONCE, SOON};
+use crate::delivery::{LockGuard, Resumed, Suspended};
 use crate::nginx::clock;
 use crate::nginx::process::PerProcess;
 
 /// What the event loop has begun and not finished.
-static SHIFT: PerProcess<RefCell<Option<Parked<'static>>>> = PerProcess(RefCell::new(None));
+static SUSPENDED: PerProcess<RefCell<Option<Suspended<'static>>>> = PerProcess(RefCell::new(None));
 
 /// Whether something is.
 pub fn is_under_way() -> bool {
-    SHIFT.borrow().is_some()
+    SUSPENDED.borrow().is_some()
 }
 
 /// Goes on with what was begun and with these transitions, and comes back later if that is not all.
-pub fn work(mut hold: Hold<'static>, transitions: impl IntoIterator<Item = Transition>) {
-    if !hold.run(transitions, Mode::NonBlocking) {
+pub fn work(mut guard: LockGuard<'static>, transitions: impl IntoIterator<Item = Transition>) {
+    if !guard.commit(transitions, Mode::NonBlocking) {
         // Not 0: nginx runs a timer that is due again before it looks at its connections.
-        let soon = if hold.is_awaiting() { SOON } else { AT_ONCE };
-        park(hold.park(), soon);
+        let soon = if guard.is_awaiting() { SOON } else { AT_ONCE };
+        suspend(guard.suspend(), soon);
     }
 }
 
-fn park(parked: Parked<'static>, soon: ngx_msec_t) {
-    SHIFT.replace(Some(parked));
+fn suspend(suspended: Suspended<'static>, soon: ngx_msec_t) {
+    SUSPENDED.replace(Some(suspended));
     retry_after(soon);
 }
 
 /// Comes back to what was begun, if there is such and it is time.
 pub fn come_back() {
-    let Some(mut parked) = SHIFT.take() else {
+    let Some(mut suspended) = SUSPENDED.take() else {
         return;
     };
-    if parked.is_awaiting() {
-        park(parked, SOON);
+    if suspended.is_awaiting() {
+        suspend(suspended, SOON);
         return;
     }
-    match parked.try_resume() {
-        Resumed::Held(hold) => work(hold, []),
-        Resumed::Busy(parked) => park(parked, AT_ONCE),
+    match suspended.try_resume() {
+        Resumed::Held(guard) => work(guard, []),
+        Resumed::Busy(suspended) => suspend(suspended, AT_ONCE),
         Resumed::Lost(transitions) => give_back(&transitions),
     }
 }
 
 /// Hands over what the event loop had begun, finished. None if there is nothing, or others have finished
 /// it.
-pub fn take_over() -> Option<Hold<'static>> {
-    match SHIFT.take()?.resume() {
-        Resumed::Held(mut hold) => {
-            hold.run([], Mode::Blocking);
-            Some(hold)
+pub fn take_over() -> Option<LockGuard<'static>> {
+    match SUSPENDED.take()?.resume() {
+        Resumed::Held(mut guard) => {
+            guard.commit([], Mode::Blocking);
+            Some(guard)
         }
         Resumed::Lost(transitions) => {
             give_back(&transitions);
@@ -73,7 +73,7 @@ fn give_back(transitions: &[Transition]) {
         match transition {
             Transition::WorkerDraining { .. } => drain::not_told(),
             Transition::WorkerStuck { .. } => {
-                Rhythm::update(|rhythm| rhythm.stuck_at = clock::monotonic());
+                Schedule::update(|schedule| schedule.stuck_at = clock::monotonic());
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! When this worker comes back to what: its rhythm, and the timer of all that is to be done between two
+//! When this worker comes back to what: its schedule, and the timer of all that is to be done between two
 //! heartbeats.
 
 use std::cell::Cell;
@@ -14,9 +14,9 @@ pub const SOON: ngx_msec_t = 10;
 /// How soon to come back to a death whose cause is not known yet, milliseconds.
 pub const AT_ONCE: ngx_msec_t = 1;
 
-/// The rhythm of this worker; all times are of the monotonic clock, milliseconds, 0 for never.
+/// The schedule of this worker; all times are of the monotonic clock, milliseconds, 0 for never.
 #[derive(Clone, Copy)]
-pub struct Rhythm {
+pub struct Schedule {
     /// 0 in a process without event loop.
     pub interval: u64,
     /// How far a heartbeat may overrun.
@@ -33,8 +33,8 @@ pub struct Rhythm {
     pub on_retry: Option<unsafe extern "C" fn(*mut ngx_event_t)>,
 }
 
-impl Rhythm {
-    pub const NONE: Rhythm = Rhythm {
+impl Schedule {
+    pub const NONE: Schedule = Schedule {
         interval: 0,
         failed: 0,
         beat: 0,
@@ -44,22 +44,22 @@ impl Rhythm {
         on_retry: None,
     };
 
-    /// Changes the rhythm.
-    pub fn update(change: impl FnOnce(&mut Rhythm)) {
-        let mut rhythm = RHYTHM.get();
-        change(&mut rhythm);
-        RHYTHM.set(rhythm);
+    /// Changes the schedule.
+    pub fn update(change: impl FnOnce(&mut Schedule)) {
+        let mut schedule = SCHEDULE.get();
+        change(&mut schedule);
+        SCHEDULE.set(schedule);
     }
 }
 
-/// The rhythm of this process.
-pub static RHYTHM: PerProcess<Cell<Rhythm>> = PerProcess(Cell::new(Rhythm::NONE));
+/// The schedule of this process.
+pub static SCHEDULE: PerProcess<Cell<Schedule>> = PerProcess(Cell::new(Schedule::NONE));
 
 static mut RETRY: Timer = Timer::new();
 
 /// Comes back after a time, or earlier if that is already arranged.
 pub fn retry_after(after: ngx_msec_t) {
-    let Some(on_retry) = RHYTHM.get().on_retry else {
+    let Some(on_retry) = SCHEDULE.get().on_retry else {
         return;
     };
     // SAFETY: a static, and the event loop is this thread's.

@@ -39,7 +39,7 @@ impl Witness for ThisProcess {
     }
 
     fn reaped(&self, process_slot: u32, pid: i32) -> Option<Reason> {
-        process::buried(process_slot, pid)
+        process::exit_status(process_slot, pid)
     }
 
     fn is_orphan(&self) -> bool {

@@ -6,7 +6,7 @@ use ngx::ffi::ngx_event_t;
 use roster::Reason;
 
 use super::descriptor::Descriptor;
-use crate::nginx::kill_point::simulated;
+use crate::nginx::failpoint::simulated;
 use crate::nginx::log::Log;
 
 /// A process that is watched.

@@ -276,7 +276,7 @@ pub fn is_orphan() -> bool {
 
 /// The same, or about to be: a worker gets another parent as the last of what a death does, after the
 /// locks of the dead are free.
-pub fn is_bereft() -> bool {
+pub fn is_orphaned() -> bool {
     is_orphan() || is_worker() && Stat::of(master()).is_some_and(|stat| stat.dies)
 }
 
@@ -313,7 +313,7 @@ fn predecessor_entry() -> Option<ngx_process_t> {
 
 /// How the child that was last in a slot of this master's table ended, if nginx knows and has not
 /// given the slot to another since. `pid` -1 is what nginx leaves of a child it does not respawn.
-pub fn buried(slot: u32, pid: i32) -> Option<Reason> {
+pub fn exit_status(slot: u32, pid: i32) -> Option<Reason> {
     let slot = slot as usize;
     // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table, which is this process's
     // own; entries are plain data.

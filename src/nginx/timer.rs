@@ -13,7 +13,7 @@ use ngx::ffi::{
 
 use super::descriptor::Descriptor;
 use crate::nginx::clock;
-use crate::nginx::kill_point::simulated;
+use crate::nginx::failpoint::simulated;
 use crate::nginx::log::Log;
 use crate::nginx::process;
 

@@ -228,7 +228,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
         let log = Log::from_ptr((*shm_zone).shm.log);
         if !data.is_null() {
             (*shm_zone).data = data;
-            let known = Zone::of(shm_zone).is_some_and(|zone| zone.roster().is_ours());
+            let known = Zone::of(shm_zone).is_some_and(|zone| zone.roster().is_compatible());
             if !known {
                 log!(
                     log,

@@ -38,9 +38,9 @@ sub new {
     my ($class, %options) = @_;
     my $root = ($ENV{TEST_NGINX_SERVROOT} || Cwd::getcwd() . '/build/servroot') . "-$$-" . $count++;
     remove_tree($root);
-    make_path(map { "$root/$_" } qw(logs conf kill out));
+    make_path(map { "$root/$_" } qw(logs conf failpoints out));
     # Workers run as another user if root starts nginx.
-    chmod 0777, "$root/kill", "$root/out", "$root/logs";
+    chmod 0777, "$root/failpoints", "$root/out", "$root/logs";
     my $self = bless {
         root    => $root,
         binary  => $ENV{TEST_NGINX_BINARY} || 'nginx',

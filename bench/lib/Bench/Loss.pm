@@ -13,7 +13,7 @@ use Time::HiRes ();
 # may be the one to tell, and of workers that drain, who have none. A heartbeat plays no part.
 sub run {
     system('cc', '-O2', '-shared', '-fPIC', "-I$top/nginx", '-o', "$root/stamp.so",
-        "$top/bench/stamp.c") == 0 or die "cc failed\n";
+        "$top/bench/timestamp.c") == 0 or die "cc failed\n";
     open my $file, '>', "$root/slow" or die $!;
     print $file 'x' x 1_000_000;
     close $file;

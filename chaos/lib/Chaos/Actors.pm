@@ -139,10 +139,10 @@ sub do_stop_kill {
 }
 
 # The first process to get there dies.
-sub do_kill_point {
+sub do_failpoint {
     my ($node, $action) = @_;
     $node->did('arm', $action->{point});
-    $node->write("kill/$action->{point}", '', oct '666');
+    $node->write("failpoints/$action->{point}", '', oct '666');
 }
 
 # Kills who is in the middle of a callback.

@@ -46,9 +46,9 @@ sub new {
     }, $class;
     my $root = $self->{root};
     remove_tree($root);
-    make_path(map { "$root/$_" } qw(logs conf kill trick small reports));
+    make_path(map { "$root/$_" } qw(logs conf failpoints trick small reports));
     # Workers run as another user if root starts nginx.
-    chmod 0777, map { "$root/$_" } '.', qw(kill trick logs small);
+    chmod 0777, map { "$root/$_" } '.', qw(failpoints trick logs small);
     $self->{mounted} = $> == 0 && !$self->{on_disk}
         && system('mount', '-t', 'tmpfs', '-o', 'size=8m,mode=777', 'chaos', "$root/small") == 0;
     copy("$self->{objs}/chaos/$_", "$root/$_") or die "$_: $!" for qw(hook hook.so clock.so);
@@ -289,7 +289,7 @@ sub wait_for {
 # Nobody is to misbehave any more.
 sub calm {
     my ($self) = @_;
-    unlink glob($self->path('kill/*')), $self->path('trick/call'), $self->path('trick/exec');
+    unlink glob($self->path('failpoints/*')), $self->path('trick/call'), $self->path('trick/exec');
     unlink $self->path('small/filler');
     $self->did('disk', 'free');
     $self->signal('CONT', grep { is_alive($_) } keys %{ $self->{stopped} });

@@ -37,7 +37,7 @@ pub(crate) struct WorkerChange {
     pub since_boot: u64,
     /// 0 leaves it alone: the worker itself may be writing it, without the lock.
     pub beat: u64,
-    pub patience: u32,
+    pub heartbeat_timeout: u32,
     pub next: u32,
     pub draining_since: u64,
     pub stuck: bool,
@@ -105,7 +105,7 @@ impl Change {
             rest[11] = pack(w.process_slot, w.next);
             rest[12] = w.since_boot;
             rest[13] = w.beat;
-            rest[14] = w.patience.into();
+            rest[14] = w.heartbeat_timeout.into();
             rest[15] = w.draining_since;
         }
         rest[16..][..Reloads::WORDS].copy_from_slice(&self.reloads.to_words());
@@ -132,7 +132,7 @@ impl Change {
             next: high(rest[11]),
             since_boot: rest[12],
             beat: rest[13],
-            patience: low(rest[14]),
+            heartbeat_timeout: low(rest[14]),
             draining_since: rest[15],
             respawns: high(rest[26]),
         });
@@ -220,7 +220,7 @@ impl Roster<'_> {
                 if w.beat != 0 {
                     record.beat.store(w.beat, Release);
                 }
-                record.patience.store(w.patience, Release);
+                record.heartbeat_timeout.store(w.heartbeat_timeout, Release);
                 record.next.store(w.next, Release);
                 record.draining_since.store(w.draining_since, Release);
                 record.stuck.store(w.stuck.into(), Release);
@@ -310,7 +310,7 @@ mod tests {
                 hung: true,
                 since_boot: 17,
                 beat: 18,
-                patience: 23,
+                heartbeat_timeout: 23,
                 next: 19,
                 draining_since: 27,
                 stuck: true,

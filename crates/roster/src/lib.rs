@@ -31,7 +31,7 @@
 //!     pid: 101,
 //!     index: 0,
 //!     process_slot: 0,
-//!     patience: 10_000,
+//!     heartbeat_timeout: 10_000,
 //!     respawn_of: None,
 //! };
 //! let recorded = roster.record(start, now, &mut |_| ()).expect("there is room");
@@ -61,10 +61,10 @@
 mod admission;
 mod delivery;
 mod event;
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 mod forget;
 mod journal;
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 pub mod kill;
 mod layout;
 mod log;

@@ -234,7 +234,7 @@ impl Roster<'_> {
     /// Whether an event is to be dispatched, or a generation is ready or over and that is not recorded:
     /// somebody died before it had done so, or is about to.
     pub fn is_unfinished(&self) -> bool {
-        self.pending().is_some() || self.over().is_some() || self.ready().is_some()
+        self.pending().is_some() || self.finished().is_some() || self.ready().is_some()
     }
 
     /// How a worker ended that is dead, if the table of this master still says so.

@@ -69,7 +69,7 @@ mod tests {
             pid: 9,
             index: 0,
             process_slot: 0,
-            patience: 1,
+            heartbeat_timeout: 1,
             respawn_of: None,
         };
         record(load);

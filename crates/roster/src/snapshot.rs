@@ -214,7 +214,7 @@ impl WorkerChange {
             hung: self.hung,
             since_boot: self.since_boot,
             beat: if self.beat == 0 { same.map_or(0, |w| w.beat) } else { self.beat },
-            patience: self.patience,
+            heartbeat_timeout: self.heartbeat_timeout,
             draining_since: self.draining_since,
             stuck: self.stuck,
             respawns: self.respawns,
@@ -257,7 +257,7 @@ mod tests {
             pid,
             index,
             process_slot: index,
-            patience: 10,
+            heartbeat_timeout: 10,
             respawn_of: None,
         };
         record(load(false));

@@ -80,7 +80,7 @@ pub struct WorkerView {
     /// Its last heartbeat, milliseconds of the monotonic clock.
     pub beat: u64,
     /// How old its heartbeat may get, milliseconds.
-    pub patience: u32,
+    pub heartbeat_timeout: u32,
     /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
     pub draining_since: u64,
     /// Whether it was told that it drains for too long.
@@ -124,7 +124,7 @@ impl<'a> Roster<'a> {
     }
 
     /// Whether the memory holds a roster that this build understands, of just this geometry.
-    pub fn is_ours(&self) -> bool {
+    pub fn is_compatible(&self) -> bool {
         let fits = |slots: &AtomicU32, n: usize| slots.load(Relaxed) as usize == n;
         self.head.magic.load(Acquire) == MAGIC
             && self.head.layout.load(Relaxed) == LAYOUT_VERSION
@@ -264,7 +264,7 @@ impl<'a> Roster<'a> {
     }
 
     /// The oldest generation that is over and whose `master_exit` is not recorded yet.
-    pub fn over(&self) -> Option<u64> {
+    pub fn finished(&self) -> Option<u64> {
         self.generations().filter(|g| g.retired && g.present == 0).map(|g| g.number).min()
     }
 
@@ -383,7 +383,7 @@ impl<'a> Roster<'a> {
 impl WorkerView {
     /// Whether its heartbeat is overdue.
     pub fn is_overdue(&self, now: u64) -> bool {
-        now.saturating_sub(self.beat) > u64::from(self.patience)
+        now.saturating_sub(self.beat) > u64::from(self.heartbeat_timeout)
     }
 }
 
@@ -398,7 +398,7 @@ fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
         hung: record.hung.load(Relaxed) != 0,
         since_boot: record.since_boot.load(Relaxed),
         beat: record.beat.load(Relaxed),
-        patience: record.patience.load(Relaxed),
+        heartbeat_timeout: record.heartbeat_timeout.load(Relaxed),
         draining_since: record.draining_since.load(Relaxed),
         stuck: record.stuck.load(Relaxed) != 0,
         respawns: record.respawns.load(Relaxed),
@@ -467,7 +467,7 @@ mod tests {
             pid: 9,
             index: 0,
             process_slot: 0,
-            patience: 10,
+            heartbeat_timeout: 10,
             respawn_of: None,
         };
         let first = record(start);

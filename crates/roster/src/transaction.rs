@@ -163,10 +163,10 @@ struct Awaited {
 ///     pid: 101,
 ///     index: 0,
 ///     process_slot: 0,
-///     patience: 10_000,
+///     heartbeat_timeout: 10_000,
 ///     respawn_of: None,
 /// }]);
-/// assert!(transaction.run(roster, &mut process, Mode::Blocking));
+/// assert!(transaction.commit(roster, &mut process, Mode::Blocking));
 /// assert_eq!(process.0, [Kind::MasterStart, Kind::WorkerStart, Kind::MasterReady]);
 /// assert_eq!(roster.pending(), None);
 /// ```
@@ -197,7 +197,7 @@ impl Transaction {
 
     /// Steps until nothing is left to do (true), or until a worker that serves has to return to its
     /// requests (false, in [`Mode::NonBlocking`]).
-    pub fn run(&mut self, roster: Roster<'_>, host: &mut impl Host, mode: Mode) -> bool {
+    pub fn commit(&mut self, roster: Roster<'_>, host: &mut impl Host, mode: Mode) -> bool {
         loop {
             match self.step(roster, host, mode) {
                 Did::Finish => return true,
@@ -338,7 +338,7 @@ fn take_over(pending: &Pending, roster: Roster<'_>, host: &mut impl Host) -> (u3
 
 fn derived(roster: Roster<'_>, pid: i32) -> Option<Transition> {
     let ready = roster.ready().map(|generation| Transition::MasterReady { generation, pid });
-    ready.or_else(|| Some(Transition::MasterExit { generation: roster.over()?, pid }))
+    ready.or_else(|| Some(Transition::MasterExit { generation: roster.finished()?, pid }))
 }
 
 fn finish_hook(hook: Awaited, succeeded: bool, roster: Roster<'_>, host: &mut impl Host) {

@@ -87,7 +87,7 @@ pub enum Transition {
         /// Its slot in the master's table of processes.
         process_slot: u32,
         /// How old its heartbeat may get, milliseconds.
-        patience: u32,
+        heartbeat_timeout: u32,
         /// The process in whose place nginx started it, none if in nobody's. If that died before it
         /// registered, the event names the one before it.
         respawn_of: Option<i32>,
@@ -251,7 +251,7 @@ impl Roster<'_> {
                 pid,
                 index,
                 process_slot,
-                patience,
+                heartbeat_timeout,
                 respawn_of,
             } => {
                 let w = WorkerChange {
@@ -263,7 +263,7 @@ impl Roster<'_> {
                     hung: false,
                     since_boot: now.since_boot,
                     beat: now.monotonic.max(1),
-                    patience,
+                    heartbeat_timeout,
                     next: NONE,
                     draining_since: 0,
                     stuck: false,
@@ -495,7 +495,7 @@ impl WorkerView {
             hung: self.hung,
             since_boot: self.since_boot,
             beat: 0,
-            patience: self.patience,
+            heartbeat_timeout: self.heartbeat_timeout,
             next: self.next,
             draining_since: self.draining_since,
             stuck: self.stuck,

@@ -26,7 +26,7 @@ impl Node<'_> {
             pid,
             index,
             process_slot: index,
-            patience: 10,
+            heartbeat_timeout: 10,
             respawn_of: None,
         })
     }
@@ -36,8 +36,8 @@ impl Node<'_> {
     }
 
     /// Whether the generation was over; tells so.
-    fn over(&self) -> Option<Event> {
-        let generation = self.0.over()?;
+    fn finished(&self) -> Option<Event> {
+        let generation = self.0.finished()?;
         Some(self.record(Transition::MasterExit { generation, pid: 1 }).0)
     }
 }
@@ -51,7 +51,7 @@ fn a_worker_takes_the_place_of_the_last_that_registered() {
         pid,
         index: 0,
         process_slot: 0,
-        patience: 10,
+        heartbeat_timeout: 10,
         respawn_of: last,
     };
     node.load(false);
@@ -94,11 +94,11 @@ fn an_old_worker_outlives_the_next_generation() {
     node.start(3, 30, 0);
     node.start(3, 31, 1);
     node.exit(second);
-    let end = node.over().expect("the second is over");
+    let end = node.finished().expect("the second is over");
     assert_eq!((end.generation, counts(&end)), (2, (Some(1), 0, Some(2), 0)));
     let exit = node.exit(held);
     assert_eq!(counts(&exit), (None, 1, Some(2), 0), "the two are the third generation's");
-    let end = node.over().expect("the first is over");
+    let end = node.finished().expect("the first is over");
     assert_eq!((end.kind, counts(&end)), (Kind::MasterExit, (None, 0, Some(2), 0)));
 }
 
@@ -114,9 +114,9 @@ fn the_previous_generation_is_the_nearest_that_lives() {
     let (_, third) = node.start(3, 30, 0);
     node.exit(third);
     // Nobody retires the newest before the next is there.
-    assert_eq!(node.over(), None);
+    assert_eq!(node.finished(), None);
     assert_eq!(counts(&node.load(true)), (Some(0), 0, None, 2));
-    assert_eq!(node.over().map(|end| end.generation), Some(3));
+    assert_eq!(node.finished().map(|end| end.generation), Some(3));
     let (start, _) = node.start(4, 40, 0);
     assert_eq!(counts(&start), (Some(1), 1, None, 1), "the second's, and the first's are older");
 }

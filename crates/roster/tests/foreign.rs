@@ -12,18 +12,18 @@ const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8 };
 
 #[test]
 fn zeros_are_not_ours() {
-    assert!(!Memory::zeroed(GEOMETRY).roster().is_ours());
+    assert!(!Memory::zeroed(GEOMETRY).roster().is_compatible());
 }
 
 #[test]
 fn another_layout_is_not_ours() {
     let memory = Memory::new(GEOMETRY);
-    assert!(memory.roster().is_ours());
+    assert!(memory.roster().is_compatible());
     // Magic; layout and the slots of generations; those of workers and of events.
     for (word, bit) in [(0, 0), (0, 63), (1, 0), (1, 32), (2, 0), (2, 32)] {
         memory.words()[word].fetch_xor(1 << bit, Relaxed);
-        assert!(!memory.roster().is_ours(), "bit {bit} of word {word}");
+        assert!(!memory.roster().is_compatible(), "bit {bit} of word {word}");
         memory.words()[word].fetch_xor(1 << bit, Relaxed);
-        assert!(memory.roster().is_ours());
+        assert!(memory.roster().is_compatible());
     }
 }

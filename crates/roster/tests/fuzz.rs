@@ -128,7 +128,7 @@ fn transition(random: &mut Random) -> Transition {
             pid,
             index: slot,
             process_slot: slot,
-            patience: connections,
+            heartbeat_timeout: connections,
             respawn_of: None,
         },
     }
@@ -162,7 +162,7 @@ fn tell(roster: Roster<'_>) {
 
 /// Everything that only reads.
 fn read(roster: Roster<'_>) {
-    let _ = roster.is_ours();
+    let _ = roster.is_compatible();
     assert!(roster.generations().count() <= GEOMETRY.generations);
     assert!(roster.workers().count() <= GEOMETRY.workers);
     assert!(roster.history().count() <= GEOMETRY.events);
@@ -181,7 +181,7 @@ fn read(roster: Roster<'_>) {
     for seq in [0, 1, roster.seq(), u64::MAX] {
         let _ = (roster.event(seq), roster.counts(seq), roster.log_mark(seq));
     }
-    let _ = (roster.over(), roster.ready(), roster.pending(), roster.current_generation());
+    let _ = (roster.finished(), roster.ready(), roster.pending(), roster.current_generation());
     let _ = (roster.reloads(), roster.reloads_succeeded(), roster.lost_master(), roster.holder());
     let _ = (
         roster.oom_kills(1),
@@ -219,7 +219,8 @@ fn use_it(roster: Roster<'_>, random: &mut Random) {
         let _ = roster.record(transition(random), NOW, &mut |_| ());
         tell(roster);
         let ready = roster.ready().map(|generation| Transition::MasterReady { generation, pid: 1 });
-        let over = roster.over().map(|generation| Transition::MasterExit { generation, pid: 1 });
+        let over =
+            roster.finished().map(|generation| Transition::MasterExit { generation, pid: 1 });
         for next in ready.into_iter().chain(over) {
             let _ = roster.record(next, NOW, &mut |_| ());
         }
@@ -252,7 +253,7 @@ fn a_table_of_arbitrary_words() {
             let new = if random.below(4) < zeros { 0 } else { random.word(0) };
             word.store(new, Relaxed);
         }
-        assert!(memory.roster().is_ours());
+        assert!(memory.roster().is_compatible());
         use_it(memory.roster(), random);
     });
 }
@@ -300,7 +301,7 @@ fn a_table_torn_between_two_moments() {
             roster.record(lost, NOW, &mut |_| ()).expect("it is there");
             tell(roster);
         }
-        while let Some(generation) = roster.over() {
+        while let Some(generation) = roster.finished() {
             let exit = Transition::MasterExit { generation, pid: 1 };
             roster.record(exit, NOW, &mut |_| ()).expect("it is there");
             tell(roster);

@@ -72,7 +72,7 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
                 pid,
                 index: n as u32 % 3,
                 process_slot: 0,
-                patience: 10,
+                heartbeat_timeout: 10,
                 respawn_of: (gone && n % 2 == 0).then_some(pid - 1),
             }
         }
@@ -123,7 +123,7 @@ fn finish_generations(roster: Roster<'_>, ledger: &mut Ledger) {
             .expect("it is there");
         tell(roster, ledger);
     }
-    while let Some(generation) = roster.over() {
+    while let Some(generation) = roster.finished() {
         roster
             .record(Transition::MasterExit { generation, pid: 1 }, NOW, &mut |_| ())
             .expect("it is there");

@@ -42,7 +42,7 @@ const WORKER: Transition = Transition::WorkerStart {
     pid: 11,
     index: 3,
     process_slot: 4,
-    patience: 5,
+    heartbeat_timeout: 5,
     respawn_of: Some(9),
 };
 
@@ -156,7 +156,7 @@ fn what_is_pending_is_whole() {
 fn a_worker_is_seen_whole() {
     let seen = while_recording(&[START], &[WORKER], |roster| {
         let check = |w: roster::WorkerView| {
-            let seen = (w.generation, w.pid, w.index, w.process_slot, w.patience, w.hung);
+            let seen = (w.generation, w.pid, w.index, w.process_slot, w.heartbeat_timeout, w.hung);
             assert_eq!(seen, (1, 11, 3, 4, 5, false));
             assert_eq!((w.since_boot, w.beat, w.draining_since), (2, 2, 0));
             w.generation

@@ -41,15 +41,15 @@ impl Model for Node {
             Property::always("a snapshot is of one moment", |_, s| holds(s, Law::Snapshot)),
             Property::always("events are told in order", |_, s| holds(s, Law::Order)),
             Property::always("in the end each start has its end", |_, s: &State| {
-                !s.is_over_in_order() || s.all_is_told()
+                !s.is_finished_in_order() || s.all_is_told()
             }),
             Property::always("it always goes on until it is over", |node: &Node, s: &State| {
                 let mut actions = Vec::new();
                 Node::actions(node, s, &mut actions);
                 let goes_on = |action: &Action| !matches!(action, Action::Kill(_) | Action::Knock);
-                s.is_over() || s.broken.is_some() || actions.iter().any(goes_on)
+                s.is_finished() || s.broken.is_some() || actions.iter().any(goes_on)
             }),
-            Property::sometimes("it ends in order", |_, s: &State| s.is_over_in_order()),
+            Property::sometimes("it ends in order", |_, s: &State| s.is_finished_in_order()),
             Property::sometimes("a holder dies in a transition", |node, s: &State| {
                 node.deaths == 0 || s.died_in() == Some(In::Transition)
             }),

@@ -45,7 +45,7 @@ fn walk(node: &Node, seed: u64) -> bool {
     let mut dice = Dice(seed.wrapping_mul(2) + 1);
     let mut state = State::first(node);
     let mut past = Vec::new();
-    while !state.is_over() {
+    while !state.is_finished() {
         let mut actions = Vec::new();
         node.actions(&state, &mut actions);
         // Most of what can happen is a death, and a stop comes when there is little else.
@@ -61,7 +61,7 @@ fn walk(node: &Node, seed: u64) -> bool {
         state = node.next(&state, action);
         assert!(state.broken.is_none(), "seed {seed}: {:?} after {past:?}", state.broken);
     }
-    let in_order = state.is_over_in_order();
+    let in_order = state.is_finished_in_order();
     assert!(!in_order || state.all_is_told(), "seed {seed}: something is not told after {past:?}");
     in_order
 }

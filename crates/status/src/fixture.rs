@@ -31,7 +31,7 @@ pub fn node() -> (Snapshot, Facts) {
         pid,
         index: 0,
         process_slot: 0,
-        patience: 10,
+        heartbeat_timeout: 10,
         respawn_of: None,
     };
     let load = |began, reload| Transition::MasterStart { pid: 1, workers: 1, began, reload };

@@ -39,7 +39,7 @@ struct Node<'a> {
     master_lost: bool,
     history: String,
     generation: u64,
-    after: String,
+    reload_token: String,
     seq: u64,
     loading_since: Option<f64>,
     reloads: Reloads,
@@ -202,7 +202,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
             master_lost: snapshot.lost_master != 0,
             history: History(snapshot.history).to_string(),
             generation: snapshot.generation,
-            after: format!("{}.{}", snapshot.generation, reloads.failed),
+            reload_token: format!("{}.{}", snapshot.generation, reloads.failed),
             seq: snapshot.seq,
             loading_since: moment(facts.loading_since),
             reloads: Reloads {
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(status["losses"]["since"], 1_000.0);
         assert_eq!(status["node"]["history"], "000000000000004d");
         assert_eq!(status["node"]["generation"], 2);
-        assert_eq!(status["node"]["after"], "2.1");
+        assert_eq!(status["node"]["reload_token"], "2.1");
         assert_eq!(status["node"]["reloads"]["last"], "failed");
         assert_eq!(status["node"]["reloads"]["duration"], 0.5);
         assert_eq!(status["generations"][0]["state"], "ready");

@@ -150,7 +150,7 @@ fn parse_after(text: &str) -> Result<(u64, Option<u64>), String> {
     let parsed =
         || Some((digits(generation)?, failed.map(digits).map_or(Some(None), |n| n.map(Some))?));
     parsed().ok_or_else(|| {
-        format!("after is \"{text}\", not a generation or what \"node.after\" of the status says")
+        format!("after is \"{text}\", not a generation or what \"node.reload_token\" of the status says")
     })
 }
 

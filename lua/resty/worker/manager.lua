@@ -92,7 +92,7 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
                                               ngx_worker_manager_counts_t *counts,
                                               int *stopping);
         int ngx_worker_manager_lua_exit_end(int vm, int succeeded);
-        void ngx_worker_manager_lua_exit_over(int vm);
+        void ngx_worker_manager_lua_exit_done(int vm);
         int ngx_worker_manager_lua_staying(int vm, int64_t generation);
         int ngx_worker_manager_lua_exited(int vm, int64_t generation);
         int64_t ngx_worker_manager_lua_starting(void);
@@ -442,7 +442,7 @@ local function leave()
         call("master_exit", handler.callback, generation, n_prev, 0, n_next,
              handler.details and event_of("master_exit"))
     end
-    C.ngx_worker_manager_lua_exit_over(vm)
+    C.ngx_worker_manager_lua_exit_done(vm)
 end
 
 

@@ -10,7 +10,7 @@ use exec::queue::{Notes, Queue, PLACES};
 
 use super::fd::pipe;
 use super::spawn::Note;
-use crate::nginx::kill_point;
+use crate::nginx::failpoint;
 use crate::nginx::process::PerProcess;
 
 /// Descriptors that stay open as long as the process lives; -1 if there is none.
@@ -54,8 +54,7 @@ pub fn ends() -> Option<c_int> {
 /// node asks.
 pub fn ticket(number: u32) -> Option<Ticket> {
     let queue = Queue::of(NODE.get().queue);
-    let places =
-        kill_point::content("program_queue").and_then(|n| n.parse().ok()).unwrap_or(PLACES);
+    let places = failpoint::content("program_queue").and_then(|n| n.parse().ok()).unwrap_or(PLACES);
     let place = queue.place(number, places)?;
     let Notes { last, last_place, .. } = queue.notes();
     Some(Ticket { number, place, after: last, after_place: last_place })

@@ -117,7 +117,7 @@ pub fn wait(pid: i32) {
 }
 
 /// Reads a byte and drops it.
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 pub fn pass(gate: c_int) {
     let mut byte = 0u8;
     // SAFETY: room for one byte.

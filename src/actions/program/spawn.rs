@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 
 use super::fd::errno;
 use super::raw;
-use crate::nginx::kill_point;
+use crate::nginx::failpoint;
 
 /// Bytes of a stack for what runs until `execve()`: some system calls.
 const STACK: usize = 8 * 1024;
@@ -55,7 +55,7 @@ struct Birth {
     envp: Vec<*const c_char>,
     stacks: [Stack; 2],
     /// A pipe of a test's, of which the one between reads a byte first; -1 without.
-    #[cfg_attr(not(feature = "kill-points"), allow(dead_code))]
+    #[cfg_attr(not(feature = "failpoints"), allow(dead_code))]
     gate: c_int,
     /// The helper's pid; 0 if there is none.
     pid: AtomicI32,
@@ -78,7 +78,7 @@ impl Command {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
         };
-        let gate = if beside { kill_point::gate() } else { -1 };
+        let gate = if beside { failpoint::gate() } else { -1 };
         let birth = Box::into_raw(Box::new(Birth {
             argv: pointers(&self.argv),
             envp: pointers(&self.envp),
@@ -185,7 +185,7 @@ unsafe extern "C" fn go_between(birth: *mut c_void) -> c_int {
     // SAFETY: the Birth of `launch`, which stays until this process has ended; this process waits for the
     // next until `execve()`.
     unsafe {
-        #[cfg(feature = "kill-points")]
+        #[cfg(feature = "failpoints")]
         if (*birth).gate != -1 {
             raw::pass((*birth).gate);
         }

@@ -304,10 +304,10 @@ fn live(history: &History, seed: u64) -> i32 {
         let found = if random(3) == 0 {
             history.mutex.try_take()
         } else {
-            let mut patience = 1 + random(20);
+            let mut looks = 1 + random(20);
             history.mutex.take(&mut || {
-                patience -= 1;
-                patience > 0
+                looks -= 1;
+                looks > 0
             })
         };
         match found {
@@ -373,10 +373,10 @@ fn random_histories() {
     }
     assert_eq!(history.wrong.load(SeqCst), 0, "two at a time");
     assert!(history.taken.load(SeqCst) > 100);
-    let mut patience = 10;
+    let mut looks = 10;
     let taken = history.mutex.take(&mut || {
-        patience -= 1;
-        patience > 0
+        looks -= 1;
+        looks > 0
     });
     assert!(taken.is_ok(), "{taken:?}");
 }

@@ -77,14 +77,14 @@ fn with(workers: &[(i32, u32)], test: impl FnOnce(Roster<'_>)) {
     };
     record(Transition::MasterStart { pid: 1, workers: 2, began: 0, reload: false });
     for &(pid, process_slot) in workers {
-        let (index, patience, respawn_of) = (process_slot, 10, None);
+        let (index, heartbeat_timeout, respawn_of) = (process_slot, 10, None);
         let generation = 1;
         record(Transition::WorkerStart {
             generation,
             pid,
             index,
             process_slot,
-            patience,
+            heartbeat_timeout,
             respawn_of,
         });
     }

@@ -56,10 +56,10 @@ impl Node {
                 return;
             }
             for step in 0.. {
-                let Lock::Held(mut hold) = state.lock.clone() else { break };
+                let Lock::Held(mut holder) = state.lock.clone() else { break };
                 let mut steps = vec![0];
                 let ((did, began), stores) = kill::after(u64::MAX, || {
-                    state.step(roster, &mut hold, &mut || steps.push(kill::made()))
+                    state.step(roster, &mut holder, &mut || steps.push(kill::made()))
                 });
                 let points = match self.dying {
                     Dying::AtStores => (0..=stores).collect(),
@@ -70,7 +70,7 @@ impl Node {
                     }
                 };
                 to.extend(points.into_iter().map(|at| Action::Die(who, purpose, step, at)));
-                if self.stepped(&mut state, roster, hold, did, began).is_err() {
+                if self.stepped(&mut state, roster, holder, did, began).is_err() {
                     break;
                 }
             }

@@ -94,7 +94,7 @@ struct Worker {
     /// Whether it has told, or is about to, that it drains.
     drains: bool,
     /// What it has suspended.
-    suspended: Option<Box<Hold>>,
+    suspended: Option<Box<Holder>>,
 }
 
 /// Why a process takes the lock.
@@ -117,14 +117,14 @@ pub enum Purpose {
     /// A worker ends.
     Exit,
     /// A worker that has ended under a master finds that this has died meanwhile.
-    Bereft,
+    Orphan,
     /// The master ends.
     Stop,
 }
 
 /// The lock, held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Hold {
+struct Holder {
     who: Who,
     purpose: Purpose,
     /// By whose configuration it dispatches.
@@ -139,7 +139,7 @@ struct Hold {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Lock {
     Free,
-    Held(Hold),
+    Held(Holder),
     /// Its holder died.
     Dirty(In),
 }
@@ -361,13 +361,13 @@ impl State {
     }
 
     /// Whether nobody is left.
-    pub fn is_over(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         !self.is_master_alive() && self.living().next().is_none()
     }
 
     /// Whether the last process ended in order, so that it should have told everything.
-    pub fn is_over_in_order(&self) -> bool {
-        self.is_over() && !self.killed
+    pub fn is_finished_in_order(&self) -> bool {
+        self.is_finished() && !self.killed
     }
 
     /// Whether everything has ended and was told.

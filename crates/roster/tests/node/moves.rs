@@ -8,7 +8,7 @@ use roster::{
 use super::host::Process;
 use super::witness::{Eyes, KILLED};
 use super::{
-    Action, Hold, In, Life, Lock, Master, Node, Purpose, State, Step, Who, CALLBACKS, MASTER_PID,
+    Action, Holder, In, Life, Lock, Master, Node, Purpose, State, Step, Who, CALLBACKS, MASTER_PID,
     MEMORY,
 };
 use crate::common::{check_snapshot, law, Broken, Law};
@@ -51,7 +51,7 @@ impl Node {
                 self.take(state, roster, who, Purpose::Exit)?;
                 state.die(Who::Master);
                 self.finish(state, roster)?;
-                state.lock = Lock::Held(self.hold(state, roster, who, Purpose::Bereft));
+                state.lock = Lock::Held(self.hold(state, roster, who, Purpose::Orphan));
                 self.finish(state, roster)?;
             }
             Action::DieMending(who, _, stores) => {
@@ -64,9 +64,9 @@ impl Node {
                 for _ in 0..step {
                     self.go_on(state, roster)?;
                 }
-                let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
+                let Lock::Held(mut holder) = state.lock.clone() else { return Ok(()) };
                 let telling = roster.pending().is_some();
-                kill::after(stores, || state.step(roster, &mut hold, &mut || ()));
+                kill::after(stores, || state.step(roster, &mut holder, &mut || ()));
                 if let Some(pending) = roster.pending().filter(|pending| pending.begun > 0) {
                     state.interrupted = pending.event.seq;
                 }
@@ -112,10 +112,10 @@ impl Node {
         }
         let pid = state.pid(who);
         let suspended = state.worker_mut(who).and_then(|worker| worker.suspended.take());
-        let hold = match suspended {
-            Some(mut hold) if hold.transaction.resume(roster, pid) => {
-                hold.runs = false;
-                Some(Hold { purpose, ..*hold })
+        let holder = match suspended {
+            Some(mut holder) if holder.transaction.resume(roster, pid) => {
+                holder.runs = false;
+                Some(Holder { purpose, ..*holder })
             }
             lost if lost.is_some() && purpose == Purpose::Resume => {
                 state.give_back(who, lost.as_deref());
@@ -131,7 +131,7 @@ impl Node {
             }
         };
         state.late &= roster.reservation().is_some();
-        state.lock = hold.map_or(Lock::Free, Lock::Held);
+        state.lock = holder.map_or(Lock::Free, Lock::Held);
         state.check(roster)
     }
 
@@ -143,20 +143,21 @@ impl Node {
     }
 
     fn go_on(&self, state: &mut State, roster: Roster<'_>) -> Result<(), Broken> {
-        let Lock::Held(mut hold) = state.lock.clone() else { return Ok(()) };
-        if let Some(Transition::WorkerDraining { slot, .. }) = hold.transaction.transitions().next()
+        let Lock::Held(mut holder) = state.lock.clone() else { return Ok(()) };
+        if let Some(Transition::WorkerDraining { slot, .. }) =
+            holder.transaction.transitions().next()
         {
             let first = roster.worker(*slot).is_none_or(|w| w.draining_since == 0);
             law(first, Law::OneEnd, || format!("worker {slot} drains twice"))?;
         }
-        let (step, began) = state.step(roster, &mut hold, &mut || ());
-        self.stepped(state, roster, hold, step, began)?;
+        let (step, began) = state.step(roster, &mut holder, &mut || ());
+        self.stepped(state, roster, holder, step, began)?;
         state.check(roster)
     }
 
     /// What is to be done under the lock: what the roster says that this process records, given what
     /// it knows.
-    fn hold(&self, state: &mut State, roster: Roster<'_>, who: Who, purpose: Purpose) -> Hold {
+    fn hold(&self, state: &mut State, roster: Roster<'_>, who: Who, purpose: Purpose) -> Holder {
         let newest = roster.current_generation() as usize;
         let eyes = Eyes { node: self, state, who, purpose, newest };
         let me = state.worker(who).and_then(|w| match w.life {
@@ -184,7 +185,7 @@ impl Node {
                 plan.transitions = me.map_or(vec![], |me| self.look(roster, &me, &eyes));
             }
             Purpose::Exit => plan = roster.worker_end(me.as_ref(), &eyes),
-            Purpose::Bereft => plan = roster.orphan_end(None, &eyes),
+            Purpose::Orphan => plan = roster.orphan_end(None, &eyes),
             Purpose::Stop => plan = roster.master_end(&eyes),
             Purpose::Resume | Purpose::Finish => {}
         }
@@ -196,7 +197,7 @@ impl Node {
         let mut transaction = Transaction::default();
         transaction.add(std::mem::take(&mut plan.transitions));
         let plan = (plan != Plan::default()).then_some(plan);
-        Hold { who, purpose, generation, plan, transaction, runs: false }
+        Holder { who, purpose, generation, plan, transaction, runs: false }
     }
 
     /// The registration of a worker.
@@ -208,7 +209,7 @@ impl Node {
             pid,
             index: index as u32,
             process_slot: self.process_slot(who),
-            patience: 10,
+            heartbeat_timeout: 10,
             respawn_of: (state.workers[generation][index].predecessors > 0).then_some(pid - 1),
         })
     }
@@ -248,11 +249,11 @@ impl Node {
         &self,
         state: &mut State,
         roster: Roster<'_>,
-        hold: Hold,
+        holder: Holder,
         step: Step,
         began: Began,
     ) -> Result<(), Broken> {
-        let who = hold.who;
+        let who = holder.who;
         if let Some((event, index)) = began {
             let now = (event.seq, index);
             law(now > state.heard, Law::Callbacks, || format!("{now:?} again"))?;
@@ -286,21 +287,26 @@ impl Node {
             Step::Suspended => {
                 state.suspensions -= 1;
                 if let Some(worker) = state.worker_mut(who) {
-                    worker.suspended = Some(Box::new(hold));
+                    worker.suspended = Some(Box::new(holder));
                 }
                 state.lock = Lock::Free;
                 return Ok(());
             }
-            Step::Did(Did::Finish) => return self.finished(state, roster, &hold),
+            Step::Did(Did::Finish) => return self.finished(state, roster, &holder),
         }
-        state.lock = Lock::Held(hold);
+        state.lock = Lock::Held(holder);
         Ok(())
     }
 
     /// A transaction is over.
-    fn finished(&self, state: &mut State, roster: Roster<'_>, hold: &Hold) -> Result<(), Broken> {
-        let who = hold.who;
-        match hold.purpose {
+    fn finished(
+        &self,
+        state: &mut State,
+        roster: Roster<'_>,
+        holder: &Holder,
+    ) -> Result<(), Broken> {
+        let who = holder.who;
+        match holder.purpose {
             // What was suspended is finished: now comes the end itself.
             Purpose::Finish => {
                 let exit = self.hold(state, roster, who, Purpose::Exit);
@@ -314,7 +320,7 @@ impl Node {
                     worker.life = Life::Forked;
                 }
             }
-            Purpose::Exit | Purpose::Bereft => {
+            Purpose::Exit | Purpose::Orphan => {
                 let worker = state.worker_mut(who).expect("only a worker exits");
                 worker.life = Life::Gone;
                 state.killed = false;
@@ -339,8 +345,8 @@ pub(super) type Began = Option<(roster::Event, u32)>;
 
 impl State {
     /// What a worker was to record of itself, and others have continued before, is still to be recorded.
-    fn give_back(&mut self, who: Who, lost: Option<&Hold>) {
-        let is_lost = lost.is_some_and(|hold| hold.transaction.transitions().any(is_draining));
+    fn give_back(&mut self, who: Who, lost: Option<&Holder>) {
+        let is_lost = lost.is_some_and(|holder| holder.transaction.transitions().any(is_draining));
         if let Some(worker) = self.worker_mut(who) {
             worker.drains &= !is_lost;
         }
@@ -350,34 +356,34 @@ impl State {
     pub(super) fn step(
         &self,
         roster: Roster<'_>,
-        hold: &mut Hold,
+        holder: &mut Holder,
         at: &mut dyn FnMut(),
     ) -> (Step, Began) {
-        if let Some(plan) = hold.plan.take() {
+        if let Some(plan) = holder.plan.take() {
             plan.begin(roster);
             return (Step::Retired, None);
         }
-        let pid = self.pid(hold.who);
+        let pid = self.pid(holder.who);
         let is_next = roster.pending().is_none();
-        if is_next && hold.transaction.transitions().next().is_some_and(is_commit) {
+        if is_next && holder.transaction.transitions().next().is_some_and(is_commit) {
             // From here on the hooks of the new configuration run.
-            hold.generation = roster.current_generation() + 1;
+            holder.generation = roster.current_generation() + 1;
         }
-        let serves = matches!(hold.purpose, Purpose::Look | Purpose::Resume | Purpose::Judge(_));
+        let serves = matches!(holder.purpose, Purpose::Look | Purpose::Resume | Purpose::Judge(_));
         let suspends = serves && self.suspensions > 0;
         let mode = if suspends { Mode::NonBlocking } else { Mode::Blocking };
         let mut process = Process {
             pid,
-            generation: hold.generation,
-            runs: &mut hold.runs,
+            generation: holder.generation,
+            runs: &mut holder.runs,
             began: None,
             complaint: None,
             at,
         };
-        let did = hold.transaction.step(roster, &mut process, mode);
+        let did = holder.transaction.step(roster, &mut process, mode);
         let began = process.began;
         if let Did::Wait | Did::Yield = did {
-            hold.transaction.suspend(roster, pid, 0, 1);
+            holder.transaction.suspend(roster, pid, 0, 1);
             return (Step::Suspended, began);
         }
         (Step::Did(did), began)

@@ -1,5 +1,5 @@
 /*
- * bench/mark.c: an nginx module that notes when a worker passes its
+ * bench/probe.c: an nginx module that notes when a worker passes its
  * init_process.  Compiled twice, as "before" and "after", and loaded around
  * the module that is measured: nginx calls modules in the order of loading.
  *

@@ -1,4 +1,4 @@
-# Death at every named point of a transition, in workers and in the master. See src/nginx/kill_point.rs.
+# Death at every named point of a transition, in workers and in the master. See src/nginx/failpoint.rs.
 use strict;
 use warnings;
 use Test::More;
@@ -10,12 +10,12 @@ my @POINTS = qw(planned journaled applying recorded begun called delivered);
 # Arms a point: the first process that gets there dies.
 sub arm {
     my ($node, $point) = @_;
-    $node->write("kill/$point", '', 0666);
+    $node->write("failpoints/$point", '', 0666);
 }
 
 sub fired {
     my ($node, $point) = @_;
-    $node->wait_for("death at $point", sub { !-e $node->path("kill/$point") });
+    $node->wait_for("death at $point", sub { !-e $node->path("failpoints/$point") });
 }
 
 for my $point (@POINTS) {

@@ -15,7 +15,7 @@ use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// The lock, held by this process, and what it has begun with it. Dropping it releases the lock.
-pub struct Hold<'a> {
+pub struct LockGuard<'a> {
     pub(super) zone: Zone,
     pub(super) conf: &'a Conf,
     pub(super) log: Log,
@@ -26,23 +26,23 @@ pub struct Hold<'a> {
 
 /// What came of taking the lock.
 enum Entry<'a> {
-    Held(Hold<'a>),
+    Held(LockGuard<'a>),
     /// Somebody is to come back to it.
     Reserved,
     Failed,
 }
 
-impl<'a> Hold<'a> {
+impl<'a> LockGuard<'a> {
     /// Takes the lock, however long that takes. None if this process was told to end meanwhile, or the
     /// lock can't be had at all, both of which are logged.
-    pub fn take(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Option<Hold<'a>> {
+    pub fn take(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Option<LockGuard<'a>> {
         let mut wait = Wait::new(zone, conf, log, occasion);
         loop {
             if !await_return(zone.roster(), &mut wait) {
                 return None;
             }
             match Self::enter(zone.lock().take(&mut || wait.goes_on()), zone, conf, log) {
-                Entry::Held(hold) => return Some(hold),
+                Entry::Held(guard) => return Some(guard),
                 Entry::Failed => return None,
                 Entry::Reserved => {}
             }
@@ -50,11 +50,11 @@ impl<'a> Hold<'a> {
     }
 
     /// Takes the lock if it is free.
-    pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<Hold<'a>> {
+    pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<LockGuard<'a>> {
         match zone.lock().try_take() {
             Err(libc::EBUSY) => None,
             taken => match Self::enter(taken, zone, conf, log) {
-                Entry::Held(hold) => Some(hold),
+                Entry::Held(guard) => Some(guard),
                 Entry::Reserved | Entry::Failed => None,
             },
         }
@@ -84,7 +84,7 @@ impl<'a> Hold<'a> {
         detached::reap(|| Some(zone));
         roster.set_holder(process::pid());
         let transaction = Transaction::default();
-        Entry::Held(Hold { zone, conf, log, transaction, program: None })
+        Entry::Held(LockGuard { zone, conf, log, transaction, program: None })
     }
 
     /// The roster.
@@ -102,9 +102,9 @@ impl<'a> Hold<'a> {
         self.transaction.is_awaiting()
     }
 
-    /// Records a transition. Its event is dispatched by the next `run`.
+    /// Records a transition. Its event is dispatched by the next `commit`.
     pub fn record(&mut self, transition: Transition) -> Result<Recorded, Full> {
-        let Hold { zone, conf, log, transaction, program } = self;
+        let LockGuard { zone, conf, log, transaction, program } = self;
         let (zone, log) = (*zone, *log);
         transaction.record(transition, zone.roster(), &mut Dispatcher { zone, conf, log, program })
     }
@@ -112,15 +112,19 @@ impl<'a> Hold<'a> {
     /// Dispatches what is recorded, then records and dispatches these transitions in turn, and then that
     /// generations are ready or over by that. True once all is done; false if it is to be suspended,
     /// which only [`Mode::NonBlocking`] asks for.
-    pub fn run(&mut self, transitions: impl IntoIterator<Item = Transition>, mode: Mode) -> bool {
-        let Hold { zone, conf, log, transaction, program } = self;
+    pub fn commit(
+        &mut self,
+        transitions: impl IntoIterator<Item = Transition>,
+        mode: Mode,
+    ) -> bool {
+        let LockGuard { zone, conf, log, transaction, program } = self;
         let (zone, log) = (*zone, *log);
         transaction.add(transitions);
-        transaction.run(zone.roster(), &mut Dispatcher { zone, conf, log, program }, mode)
+        transaction.commit(zone.roster(), &mut Dispatcher { zone, conf, log, program }, mode)
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         // Its callbacks may have taken longer than a heartbeat.
         beat();

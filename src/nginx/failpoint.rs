@@ -1,36 +1,36 @@
 //! Dying at a named point, and kernels that lack something, in test builds only.
 //!
-//! A test arms a point by making the file `kill/NAME` under nginx's prefix. The process that gets
-//! there first and removes the file is killed, as by `kill -9`. `kill/NAME.fault` names a fault that
+//! A test arms a point by making the file `failpoints/NAME` under nginx's prefix. The process that gets
+//! there first and removes the file is killed, as by `kill -9`. `failpoints/NAME.fault` names a fault that
 //! every process commits there. In other builds there is nothing.
 
 /// Dies here if the point is armed.
-#[cfg(not(feature = "kill-points"))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
-pub fn kill_point(_event: roster::Kind, _point: &str) {}
+pub fn failpoint(_event: roster::Kind, _point: &str) {}
 
 /// Whether to do as if the kernel lacked something: as long as the file is there.
-#[cfg(not(feature = "kill-points"))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn simulated(_lack: &str) -> bool {
     false
 }
 
 /// What a test says in place of the kernel.
-#[cfg(not(feature = "kill-points"))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn content(_name: &str) -> Option<String> {
     None
 }
 
 /// What a test says in place of the kernel.
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 pub fn content(name: &str) -> Option<String> {
     std::fs::read_to_string(path(name)).ok()
 }
 
 /// What a process between a worker that serves and a helper has to read a byte of before it goes on; -1 for nothing.
-#[cfg(not(feature = "kill-points"))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn gate() -> i32 {
     -1
@@ -38,7 +38,7 @@ pub fn gate() -> i32 {
 
 /// What a process between a worker that serves and a helper has to read a byte of before it goes on: a pipe of a test's; -1
 /// for nothing.
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 pub fn gate() -> i32 {
     let Ok(path) = std::ffi::CString::new(path("spawn.gate").into_os_string().into_encoded_bytes())
     else {
@@ -49,8 +49,8 @@ pub fn gate() -> i32 {
 }
 
 /// Dies here if the point is armed.
-#[cfg(feature = "kill-points")]
-pub fn kill_point(event: roster::Kind, point: &str) {
+#[cfg(feature = "failpoints")]
+pub fn failpoint(event: roster::Kind, point: &str) {
     if std::fs::remove_file(path(&format!("{}.{point}", event.name()))).is_ok() {
         // SAFETY: ends this process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
@@ -61,7 +61,7 @@ pub fn kill_point(event: roster::Kind, point: &str) {
 }
 
 /// Does what a sanitizer has to find, so that a test can see that it does: t/asan.t.
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 fn commit(fault: &str) {
     use std::hint::black_box;
 
@@ -94,15 +94,15 @@ fn commit(fault: &str) {
 }
 
 /// Whether to do as if the kernel lacked something: as long as the file is there.
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 pub fn simulated(lack: &str) -> bool {
     path(lack).exists()
 }
 
-#[cfg(feature = "kill-points")]
+#[cfg(feature = "failpoints")]
 fn path(name: &str) -> std::path::PathBuf {
     // SAFETY: the cycle is live and its prefix was set before any event could happen. At a cold
     // start nginx still points ngx_cycle to the cycle of main(), which has the prefix.
     let prefix = unsafe { (*ngx::ffi::ngx_cycle).prefix.as_bytes() };
-    std::path::Path::new(core::str::from_utf8(prefix).unwrap_or("")).join("kill").join(name)
+    std::path::Path::new(core::str::from_utf8(prefix).unwrap_or("")).join("failpoints").join(name)
 }

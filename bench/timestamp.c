@@ -1,5 +1,5 @@
 /*
- * bench/stamp.c: a hook library that notes when it was called.  Appends the
+ * bench/timestamp.c: a hook library that notes when it was called.  Appends the
  * event's name, the process it is about, its generation and the monotonic
  * time in nanoseconds as a line to the file that TEXT names.  Another stands
  * still, to be killed there.

@@ -3,7 +3,7 @@
 use linux::mutex::Taken;
 use roster::{Transaction, Transition};
 
-use super::hold::{is_mine, Hold};
+use super::guard::{is_mine, LockGuard};
 use super::wait::{Occasion, Wait};
 use crate::actions::{detached, Running};
 use crate::config::Conf;
@@ -20,7 +20,7 @@ const COMES_BACK: u64 = 2000;
 
 /// What a process has let go of the lock with, to come back: between two programs of an event, or while
 /// it awaits one, a worker serves, and whatever else runs in its event loop may hold it up for long.
-pub struct Parked<'a> {
+pub struct Suspended<'a> {
     zone: Zone,
     conf: &'a Conf,
     log: Log,
@@ -28,9 +28,9 @@ pub struct Parked<'a> {
     program: Option<Running>,
 }
 
-impl<'a> Hold<'a> {
+impl<'a> LockGuard<'a> {
     /// Lets go, to come back.
-    pub fn park(mut self) -> Parked<'a> {
+    pub fn suspend(mut self) -> Suspended<'a> {
         let left = self.program.as_ref().map_or(0, Running::time_left);
         let patience = left.saturating_add(COMES_BACK);
         let patience = patience.saturating_add(timer::delay());
@@ -39,11 +39,11 @@ impl<'a> Hold<'a> {
         let transaction = std::mem::take(&mut self.transaction);
         transaction.suspend(self.roster(), process::pid(), now.since_boot, until);
         let program = self.program.take();
-        Parked { zone: self.zone, conf: self.conf, log: self.log, transaction, program }
+        Suspended { zone: self.zone, conf: self.conf, log: self.log, transaction, program }
     }
 }
 
-impl<'a> Parked<'a> {
+impl<'a> Suspended<'a> {
     /// Whether there is nothing to come back for yet: the program that is awaited runs.
     pub fn is_awaiting(&mut self) -> bool {
         self.program.as_mut().is_some_and(|program| program.poll().is_none())
@@ -65,7 +65,7 @@ impl<'a> Parked<'a> {
     }
 
     fn go_on(self, taken: Result<Taken, i32>) -> Resumed<'a> {
-        let Parked { zone, conf, log, transaction, program } = self;
+        let Suspended { zone, conf, log, transaction, program } = self;
         let roster = zone.roster();
         let taken = is_mine(taken, zone, log);
         if !taken || !transaction.resume(roster, process::pid()) {
@@ -79,16 +79,16 @@ impl<'a> Parked<'a> {
             return Resumed::Lost(transaction.transitions().copied().collect());
         }
         roster.set_holder(process::pid());
-        Resumed::Held(Hold { zone, conf, log, transaction, program })
+        Resumed::Held(LockGuard { zone, conf, log, transaction, program })
     }
 }
 
 /// What became of a lock that was let go of.
 pub enum Resumed<'a> {
     /// It is held again.
-    Held(Hold<'a>),
+    Held(LockGuard<'a>),
     /// Somebody looks whether it is free.
-    Busy(Parked<'a>),
+    Busy(Suspended<'a>),
     /// It took too long, and another process has gone on; or this one was told to end at once. These
     /// were still to be recorded.
     Lost(Vec<Transition>),

@@ -126,6 +126,7 @@ check: setup-check
 	perlcritic --noprofile --quiet --severity 5 $(PERL_SCRIPTS) t/lib chaos/lib bench/lib
 	luacheck --quiet --no-color --std ngx_lua lua
 	auto/licences
+	auto/deny
 	auto/msrv
 
 bench: setup-bench build hooks lua

@@ -5,6 +5,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr;
 
 use ::status::cursor::{Cursor, Remembered};
+use ::status::health::{Answerer, Probe};
 use ::status::losses::Recent;
 use ::status::metrics::{self, Format};
 use ::status::request::{self, Page};
@@ -75,7 +76,8 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
 fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     let r = request.as_ref();
     let Some(page) = Page::of(r.uri.as_bytes(), location) else {
-        let known = "there are the status itself, /metrics, /events and /wait below it";
+        let known =
+            "there are the status itself, /metrics, /events, /wait, /live and /ready below it";
         return Response::error(404, known).send(request);
     };
     if r.method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t == 0 {
@@ -97,12 +99,15 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     }
     let arguments = request.as_ref().args;
     let arguments = arguments.as_bytes();
-    if let (Page::Status | Page::Metrics, Err(text)) = (page, request::none(arguments)) {
+    if let (Page::Status | Page::Metrics | Page::Probe(_), Err(text)) =
+        (page, request::none(arguments))
+    {
         return Response::error(400, &text).send(request);
     }
     match page {
         Page::Status => status(request, zone),
         Page::Metrics => metrics(request, zone),
+        Page::Probe(probe) => answer_probe(request, zone, probe),
         Page::Events => {
             let last = header(request, "Last-Event-ID");
             match request::after(arguments, last.as_deref()) {
@@ -141,6 +146,35 @@ fn metrics(request: &mut Request, zone: Zone) -> ngx_int_t {
             Err(_) => Response::error(500, "the metrics could not be written"),
         }
     })
+}
+
+fn answer_probe(request: &mut Request, zone: Zone, probe: Probe) -> ngx_int_t {
+    let accept = header(request, "Accept").unwrap_or_default();
+    let is_json = request::accepts(&accept, "application/json", &["text/plain"]);
+    with_snapshot(request, zone, 0, |snapshot, _| {
+        let answerer = answerer();
+        let answer = probe.ask(&snapshot, answerer);
+        let status = if answer.is_ok() { 200 } else { 503 };
+        let response = if is_json {
+            Response::json(status, probe.json(answer, answerer))
+        } else {
+            Response::new(status, "text/plain", probe.text(answer))
+        };
+        // A balancer that keeps its connection to a worker that drains would go on asking that one.
+        let response = if answerer.draining { response.last() } else { response };
+        response.with("Vary", "Accept")
+    })
+}
+
+/// This process, for a probe.
+fn answerer() -> Answerer {
+    // SAFETY: nginx's global cycle is live.
+    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    Answerer {
+        generation: conf.map_or(0, |conf| conf.generation.get()),
+        draining: process::is_exiting() || process::is_terminated() || process::is_told_to_quit(),
+        orphan: process::is_worker() && process::is_orphan(),
+    }
 }
 
 fn events(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {

@@ -297,7 +297,7 @@ pub fn error(text: &str) -> String {
     render(&Error { error: text })
 }
 
-fn render(value: &impl DeriveSerialize) -> String {
+pub(crate) fn render(value: &impl DeriveSerialize) -> String {
     // Numbers, texts and maps with texts as keys can't fail to be written.
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -50,6 +50,7 @@
 )]
 
 pub mod cursor;
+pub mod health;
 pub mod json;
 pub mod losses;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::cursor::Cursor;
+use crate::health::Probe;
 use crate::wait::{Until, Wait};
 
 /// What there is below the location.
@@ -16,6 +17,8 @@ pub enum Page {
     Events,
     /// `wait`.
     Wait,
+    /// `live` or `ready`.
+    Probe(Probe),
 }
 
 impl Page {
@@ -42,6 +45,8 @@ impl Page {
             b"metrics" => Some(Page::Metrics),
             b"events" => Some(Page::Events),
             b"wait" => Some(Page::Wait),
+            b"live" => Some(Page::Probe(Probe::Live)),
+            b"ready" => Some(Page::Probe(Probe::Ready)),
             _ => None,
         }
     }

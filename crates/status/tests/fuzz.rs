@@ -6,6 +6,7 @@ use std::env;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use status::cursor::Cursor;
+use status::health::Probe;
 use status::request::{accepts, after, Page};
 use status::wait::Wait;
 
@@ -66,7 +67,7 @@ proptest! {
     #[test]
     fn a_path_names_a_page_of_its_location(
         path in prop_oneof![
-            "(/|workers|metrics|events|wait|\\.|%2f|x){0,6}".prop_map(String::into_bytes),
+            "(/|workers|metrics|events|wait|live|ready|\\.|%2f|x){0,6}".prop_map(String::into_bytes),
             prop::collection::vec(any::<u8>(), 0..60),
         ],
         location in prop::sample::select(vec!["/", "/workers", "/workers/", "", "^/w"]),
@@ -81,6 +82,8 @@ proptest! {
                 Page::Metrics => b"metrics",
                 Page::Events => b"events",
                 Page::Wait => b"wait",
+                Page::Probe(Probe::Live) => b"live",
+                Page::Probe(Probe::Ready) => b"ready",
             };
             prop_assert_eq!(rest.strip_prefix(b"/").unwrap_or(rest), name);
         }

@@ -249,11 +249,12 @@ sub is_deserted {
     return $node->{winched} && !$node->workers;
 }
 
-# The live workers that have not said that there was no room for them.
+# The live workers but for those that have said last that there was no room for them.
 sub counted {
     my ($node) = @_;
-    my %uncounted = map { $_ => 1 }
-        $node->read('logs/error.log') =~ /process (\d+) (?:serves but )?is not counted/g;
+    my (%uncounted, $log);
+    $log = $node->read('logs/error.log');
+    $uncounted{$1} = defined $2 while $log =~ /process (\d+) (?:serves but )?is( not)? counted/g;
     return grep { !$uncounted{$_} } $node->workers;
 }
 

@@ -126,8 +126,11 @@ sub check_requests {
         my ($began, $ended, $fate) = @$request{qw(began ended fate)};
         my ($pid, $id) = split /,/, $request->{worker};
         if ($pid =~ /^\d+$/) {
+            # nginx handles events once more before it sees that it is to quit, also when the worker has
+            # given up waiting for the lock at its start (ngx_worker_process_cycle).
             $bad->("process $pid served and was never told of, nor that it is not counted")
-                unless $started{$pid}++ || $uncounted{$pid}++ || untold($record, $workers->{$pid});
+                unless $started{$pid}++ || $uncounted{$pid}++ || untold($record, $workers->{$pid})
+                || Chaos::Check::Kernel::gave_up($record, $pid);
             $bad->("process $pid calls itself $id") if defined $id && $id =~ /-/ && $id !~ /^\d+-$pid$/;
         }
         $seen->{requests}++;

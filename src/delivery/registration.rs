@@ -8,16 +8,17 @@ use super::guard::LockGuard;
 use super::membership::{set_member, Member};
 use crate::config::Conf;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::timer;
 use crate::nginx::zone::Zone;
 
 /// The start of the worker that this process is, as it was recorded.
-static START: PerProcess<Cell<Option<Event>>> = PerProcess(Cell::new(None));
+static START: MainThreadCell<Cell<Option<Event>>> = MainThreadCell::new(Cell::new(None));
 
 /// The start of this worker, as it was recorded.
 pub fn start() -> Option<Event> {
-    START.get()
+    START.get_or(None)
 }
 
 /// Makes this process a member of the roster, unless there is no room.

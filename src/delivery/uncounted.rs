@@ -12,7 +12,8 @@ use super::registration::register;
 use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// This worker, if it is one.
@@ -24,7 +25,7 @@ struct Own {
     respawn_of: Option<i32>,
 }
 
-static UNCOUNTED: PerProcess<Cell<Option<Own>>> = PerProcess(Cell::new(None));
+static UNCOUNTED: MainThreadCell<Cell<Option<Own>>> = MainThreadCell::new(Cell::new(None));
 
 /// What came of an attempt to register.
 pub enum Attempt {
@@ -70,7 +71,7 @@ pub fn end() {
 
 /// A child that a callback forks has the parent's memory, but is not the worker.
 fn own() -> Option<Own> {
-    UNCOUNTED.get().filter(|own| own.worker.pid == process::pid())
+    UNCOUNTED.get_or(None).filter(|own| own.worker.pid == process::pid())
 }
 
 /// How many workers live that are not counted in a zone.

@@ -17,7 +17,8 @@ use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::failpoint;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// What a process waits for the lock for, which says when it gives up.
@@ -40,7 +41,7 @@ const SEE_AGAIN: u64 = 25;
 
 /// When this process was first seen to be told to end, monotonic clock, milliseconds; 0 if it was not. It may
 /// wait more than once at its end.
-static TOLD: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
+static TOLD: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 /// Who keeps others from taking the lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -229,10 +230,12 @@ impl<'a> Wait<'a> {
             return false;
         }
         let now = clock::monotonic();
-        if TOLD.get() == 0 {
-            TOLD.set(now);
-        }
-        now.saturating_sub(TOLD.get()) >= grace
+        let told_at = match TOLD.get_or(now) {
+            0 => now,
+            before => before,
+        };
+        TOLD.set(told_at);
+        now.saturating_sub(told_at) >= grace
     }
 }
 

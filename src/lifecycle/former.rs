@@ -11,7 +11,7 @@ use crate::config::Conf;
 use crate::delivery::uncounted;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::zone::Zone;
 
 /// How often to see which of their workers live, milliseconds: of each worker the kernel is asked. That
@@ -26,11 +26,11 @@ struct Former {
     _mapping: Mapping,
 }
 
-static FORMER: PerProcess<RefCell<Vec<Former>>> = PerProcess(RefCell::new(Vec::new()));
+static FORMER: MainThreadCell<RefCell<Vec<Former>>> = MainThreadCell::new(RefCell::new(Vec::new()));
 
 /// The last look: when (monotonic, milliseconds), what the zones' epochs added up to, and how many workers
 /// there were.
-static SEEN: PerProcess<Cell<(u64, u64, usize)>> = PerProcess(Cell::new((0, 0, 0)));
+static SEEN: MainThreadCell<Cell<(u64, u64, usize)>> = MainThreadCell::new(Cell::new((0, 0, 0)));
 
 /// The master leaves the zone of a configuration.
 pub fn keep(conf: &Conf, zone: Zone, log: Log) {
@@ -45,7 +45,9 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
         Mapping::duplicate(addr, size).map(|mapping| (zone.moved(addr, mapping.address()), mapping))
     };
     match mapping {
-        Ok((zone, mapping)) => FORMER.borrow_mut().push(Former { zone, _mapping: mapping }),
+        Ok((zone, mapping)) => {
+            FORMER.with(|former| former.push(Former { zone, _mapping: mapping }));
+        },
         Err(error) => log!(
             log,
             Warn,
@@ -57,14 +59,14 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
 
 /// How many workers of such zones live.
 pub fn workers() -> usize {
-    if FORMER.borrow().is_empty() {
+    let epochs = FORMER.with(|former| {
+        let epochs = former.iter().map(|former| former.zone.roster().epoch());
+        epochs.reduce(u64::wrapping_add)
+    });
+    let Some(epoch) = epochs.flatten() else {
         return 0;
-    }
-    let epoch = FORMER
-        .borrow()
-        .iter()
-        .fold(0, |sum: u64, former| sum.wrapping_add(former.zone.roster().epoch()));
-    let (at, seen, workers) = SEEN.get();
+    };
+    let (at, seen, workers) = SEEN.get_or((0, 0, 0));
     if seen == epoch && clock::monotonic().saturating_sub(at) < LOOK {
         return workers;
     }
@@ -75,13 +77,16 @@ pub fn workers() -> usize {
 
 /// The same, by a look at each. Zones without any are given up.
 fn workers_now() -> usize {
-    let mut workers = 0;
-    FORMER.borrow_mut().retain(|former| {
-        let here = count(former.zone);
-        workers += here;
-        here > 0
+    let workers = FORMER.with(|former| {
+        let mut workers = 0;
+        former.retain(|former| {
+            let here = count(former.zone);
+            workers += here;
+            here > 0
+        });
+        workers
     });
-    workers
+    workers.unwrap_or(0)
 }
 
 fn count(zone: Zone) -> usize {

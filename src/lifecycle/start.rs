@@ -12,11 +12,12 @@ use crate::delivery::{member, register, registration, uncounted, LockGuard, Occa
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// The process that has begun as a worker last: this one, or one that it was forked from.
-static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
+static STARTED: MainThreadCell<Cell<i32>> = MainThreadCell::new(Cell::new(0));
 
 /// A worker begins: `init_process`, or before it Lua code that calls `on_init_worker_by_lua`; the
 /// second of them finds it registered.
@@ -24,7 +25,7 @@ static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
 /// # Safety
 /// `cycle` is what nginx called `init_process` with.
 pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
-    if STARTED.replace(process::pid()) == process::pid() {
+    if STARTED.replace_or(process::pid(), 0) == process::pid() {
         return;
     }
     // SAFETY: the cycle is live.

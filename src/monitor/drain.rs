@@ -13,7 +13,8 @@ use super::order;
 use super::schedule::retry_after;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
@@ -22,15 +23,19 @@ enum Drain {
     Told,
 }
 
-static DRAIN: PerProcess<Cell<Drain>> = PerProcess(Cell::new(Drain::No));
+static DRAIN: MainThreadCell<Cell<Drain>> = MainThreadCell::new(Cell::new(Drain::No));
+
+fn drain() -> Drain {
+    DRAIN.get_or(Drain::No)
+}
 
 /// When to tell, milliseconds of the monotonic clock.
-static DUE: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
+static DUE: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 type Observer = Option<fn()>;
 
 /// Who else is told at the moment.
-static OBSERVER: PerProcess<Cell<Observer>> = PerProcess(Cell::new(None));
+static OBSERVER: MainThreadCell<Cell<Observer>> = MainThreadCell::new(Cell::new(None));
 
 /// Registers who else is told at the moment that this worker is to quit.
 pub fn on_drain(observe: fn()) {
@@ -82,7 +87,7 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
         (*connection).fd = -1;
     }
     DRAIN.set(Drain::Untold);
-    if let Some(observe) = OBSERVER.get() {
+    if let Some(observe) = OBSERVER.get_or(None) {
         observe();
     }
     // Not from here: nginx is still about to close the others. And who was told by a signal is to know
@@ -94,19 +99,19 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
 
 /// Whether this worker drains and nobody was told.
 pub fn is_untold() -> bool {
-    DRAIN.get() == Drain::Untold
+    drain() == Drain::Untold
 }
 
 /// Whether this worker drains, nobody was told, and it is time to.
 pub fn is_due(now: u64) -> bool {
-    is_untold() && now >= DUE.get()
+    is_untold() && now >= DUE.get_or(0)
 }
 
 /// When it is time to tell that this worker drains, by the monotonic clock, milliseconds; 0 if that is
 /// not to be told.
 pub fn due_at() -> u64 {
     if is_untold() {
-        DUE.get()
+        DUE.get_or(0)
     } else {
         0
     }
@@ -114,12 +119,12 @@ pub fn due_at() -> u64 {
 
 /// Whether it was told that this worker drains.
 pub fn is_told() -> bool {
-    DRAIN.get() == Drain::Told
+    drain() == Drain::Told
 }
 
 /// Whether this worker drains.
 pub fn is_draining() -> bool {
-    DRAIN.get() != Drain::No
+    drain() != Drain::No
 }
 
 /// It has to be told again.

@@ -7,7 +7,7 @@ use linux::cgroup::OomKills;
 use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
 use roster::{Roster, Transition, WorkerView};
 
-use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE, SCHEDULE};
+use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE};
 use super::witness::ThisProcess;
 use super::{busy, drain, order, peers, resume};
 use crate::actions::detached;
@@ -16,7 +16,8 @@ use crate::delivery::uncounted::{self, Attempt};
 use crate::delivery::{member, oom, LockGuard, Member};
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::{self, MainThreadCell};
+use crate::nginx::process;
 use crate::nginx::timer::{self, Timer};
 
 /// How soon to try again to register, if there is room but the lock is busy, milliseconds.
@@ -37,12 +38,13 @@ const OOM: u64 = 60_000;
 
 /// When this worker last looked at the kernel's count of processes killed for memory, and what it
 /// was then.
-static OOM_KILLS: PerProcess<Cell<(u64, Option<OomKills>)>> = PerProcess(Cell::new((0, None)));
+static OOM_KILLS: MainThreadCell<Cell<(u64, Option<OomKills>)>> =
+    MainThreadCell::new(Cell::new((0, None)));
 
 static mut HEARTBEAT: Timer = Timer::new();
 
 fn arm_heartbeat(log: Log) {
-    let interval = SCHEDULE.get().interval as ngx_msec_t;
+    let interval = Schedule::get().interval as ngx_msec_t;
     // SAFETY: a static, and the event loop is this thread's.
     unsafe { Timer::arm(&raw mut HEARTBEAT, interval, on_heartbeat, log) };
 }
@@ -70,14 +72,15 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     }
     let now = clock::monotonic();
     let settle = if alone { SETTLE_ALONE } else { SETTLE };
-    SCHEDULE.set(Schedule {
+    let schedule = Schedule {
         interval: conf.interval() as u64,
         failed: conf.failed() as u64,
         beat: now,
         tend_at: if process::is_worker() { now + settle } else { 0 },
         on_retry: Some(on_retry),
         ..Schedule::NONE
-    });
+    };
+    schedule.set();
     arm_heartbeat(log);
     if process::is_worker() {
         drain::expect(log);
@@ -97,7 +100,7 @@ pub fn stop() -> Option<LockGuard<'static>> {
 
 /// Ends the heartbeat.
 pub fn end() {
-    SCHEDULE.set(Schedule::NONE);
+    Schedule::NONE.set();
     busy::reset();
     // SAFETY: statics, and the event loop is this thread's.
     unsafe {
@@ -129,7 +132,7 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
         seek_place();
         return;
     };
-    let mut schedule = SCHEDULE.get();
+    let mut schedule = Schedule::get();
     let now = clock::monotonic();
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
@@ -137,11 +140,18 @@ unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
     let late = now.saturating_sub(schedule.beat) > least;
     member.zone.roster().beat(member.slot, member.registration, now);
     schedule.beat = now;
-    SCHEDULE.set(schedule);
+    schedule.set();
     let log = Log::current();
+    if main_thread::take_refused() {
+        log!(
+            log,
+            Alert,
+            "worker_manager: a function was called on another thread than nginx's, and did nothing"
+        );
+    }
     peers::tend(&member, now, on_peer_death, log);
     show_connections(&member);
-    let (looked, kills) = OOM_KILLS.get();
+    let (looked, kills) = OOM_KILLS.get_or((0, None));
     let first = || member.zone.roster().workers().next();
     // One on the node is enough.
     if now - looked >= OOM && first().is_some_and(|first| first.registration == member.registration)
@@ -161,14 +171,14 @@ fn seek_place() {
         return;
     };
     let after = match uncounted::try_register(conf, log) {
-        Attempt::None => SCHEDULE.get().interval as ngx_msec_t,
+        Attempt::None => Schedule::get().interval as ngx_msec_t,
         Attempt::Busy => SEEK,
         Attempt::Registered(guard) => {
             let now = clock::monotonic();
             Schedule::update(|schedule| schedule.beat = now);
             tend_soon(now);
             resume::work(guard, []);
-            SCHEDULE.get().interval as ngx_msec_t
+            Schedule::get().interval as ngx_msec_t
         }
     };
     // SAFETY: a static, and the event loop is this thread's.
@@ -189,7 +199,7 @@ fn show_connections(member: &Member) {
 /// The first round of the event loop.
 unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
     order::watch();
-    let settled = SCHEDULE.get().tend_at.saturating_sub(clock::monotonic());
+    let settled = Schedule::get().tend_at.saturating_sub(clock::monotonic());
     retry_after(settled as ngx_msec_t);
     if drain::is_untold() {
         retry_after(0);
@@ -207,7 +217,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
         return;
     };
     let now = clock::monotonic();
-    let schedule = SCHEDULE.get();
+    let schedule = Schedule::get();
     if schedule.tend_at != 0 && now >= schedule.tend_at {
         Schedule::update(|schedule| schedule.tend_at = 0);
         peers::tend(&member, now, on_peer_death, Log::current());
@@ -227,7 +237,7 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
             scan(member, now, if late { Scan::AtItself } else { Scan::Second });
         }
     }
-    let schedule = SCHEDULE.get();
+    let schedule = Schedule::get();
     for at in [schedule.confirm_at, schedule.tend_at, schedule.stuck_at] {
         if at > now {
             retry_after((at - now) as ngx_msec_t);
@@ -282,7 +292,7 @@ struct Findings {
 fn find(member: &Member, now: u64, closely: Scan) -> Findings {
     let roster = member.zone.roster();
     let news = news_of_peers(roster, now);
-    let schedule = SCHEDULE.get();
+    let schedule = Schedule::get();
     let mut findings = Findings {
         // Somebody died before it had told everything; if it is just busy telling, the lock is
         // taken and this comes to nothing.
@@ -333,7 +343,7 @@ fn news_of_peers(roster: Roster<'_>, now: u64) -> Vec<Transition> {
 fn scan(member: Member, now: u64, closely: Scan) {
     let findings = find(&member, now, closely);
     if findings.suspects && closely == Scan::First {
-        let schedule = SCHEDULE.get();
+        let schedule = Schedule::get();
         if schedule.confirm_at == 0 {
             let wait = (schedule.failed / 2).clamp(1, CONFIRM);
             Schedule::update(|schedule| schedule.confirm_at = now + wait);
@@ -398,7 +408,7 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
             schedule.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
         });
     }
-    let schedule = SCHEDULE.get();
+    let schedule = Schedule::get();
     if schedule.stuck_at != 0 && now >= schedule.stuck_at {
         // The worker drains from when that was recorded, which was a moment after it noticed the order.
         let stuck_at = me.draining_since + conf.draining_warn.unwrap_or(0) as u64;

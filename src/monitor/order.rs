@@ -20,7 +20,8 @@ use roster::{Roster, WorkerView};
 use linux::process::Stat;
 
 use crate::nginx::clock;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 
 /// How long the order of the master may take to follow a signal to this worker, milliseconds. The
 /// worker holds nobody up meanwhile.
@@ -41,8 +42,16 @@ struct Channel {
     handler: ngx_event_handler_pt,
 }
 
-static CHANNEL: PerProcess<Cell<Option<Channel>>> = PerProcess(Cell::new(None));
-static ORDER: PerProcess<Cell<Order>> = PerProcess(Cell::new(Order::Nothing));
+static CHANNEL: MainThreadCell<Cell<Option<Channel>>> = MainThreadCell::new(Cell::new(None));
+static ORDER: MainThreadCell<Cell<Order>> = MainThreadCell::new(Cell::new(Order::Nothing));
+
+fn channel() -> Option<Channel> {
+    CHANNEL.get_or(None)
+}
+
+fn ordered() -> Order {
+    ORDER.get_or(Order::Nothing)
+}
 
 /// Begins to watch the channel. nginx makes a connection of it after every `init_process`
 /// (`ngx_worker_process_init`), so this is to be called in the first round of the event loop.
@@ -84,12 +93,12 @@ fn note(quit: c_int, terminate: c_int) {
         (_, 0) => Order::Quit,
         _ => Order::Terminate,
     };
-    ORDER.set(ORDER.get().max(order));
+    ORDER.set(ordered().max(order));
 }
 
 /// nginx's handler of the channel, which sets a flag for each order, and what it sets.
 unsafe extern "C" fn on_channel(event: *mut ngx_event_t) {
-    let Some(Channel { handler: Some(handler), .. }) = CHANNEL.get() else {
+    let Some(Channel { handler: Some(handler), .. }) = channel() else {
         return;
     };
     let (quit, terminate) = (flag(&raw mut ngx_quit), flag(&raw mut ngx_terminate));
@@ -104,12 +113,12 @@ unsafe extern "C" fn on_channel(event: *mut ngx_event_t) {
 
 /// Whether the order of the master may still follow a signal.
 pub fn may_follow() -> bool {
-    CHANNEL.get().is_some() && ORDER.get() == Order::Nothing
+    channel().is_some() && ordered() == Order::Nothing
 }
 
 /// Whether it is known that the master has told this worker to end.
 pub fn is_known() -> bool {
-    ORDER.get() != Order::Nothing
+    ordered() != Order::Nothing
 }
 
 /// This worker ends: if it was told so by a signal, waits a moment for the order of the master. To be
@@ -121,7 +130,7 @@ pub fn await_master(draining: bool) {
     let grace = if quits && draining { 0 } else { FOLLOWS };
     let until = clock::monotonic() + grace;
     while may_follow() && !process::is_orphan() {
-        let Some(Channel { connection, .. }) = CHANNEL.get() else {
+        let Some(Channel { connection, .. }) = channel() else {
             return;
         };
         let left = until.saturating_sub(clock::monotonic());
@@ -144,7 +153,7 @@ pub fn await_master(draining: bool) {
 
 /// The module may be unloaded from here on.
 pub fn end() {
-    if let Some(Channel { connection, handler }) = CHANNEL.take() {
+    if let Some(Channel { connection, handler }) = CHANNEL.replace_or(None, None) {
         // SAFETY: the connection is in the array of the cycle, which lives until the process ends, and
         // has a read event for as long. If the master is gone, nginx has closed the channel
         // (`ngx_channel_handler`), and the connection may be a client's by now.
@@ -160,10 +169,10 @@ pub fn end() {
 /// Whether a worker that ends, or begins to drain, does so since its node stops. The caller holds the
 /// lock.
 pub fn is_stopping(roster: Roster<'_>, me: &WorkerView) -> bool {
-    let order = match ORDER.get() {
+    let order = match ordered() {
         // With `master_process off` it is the end of everything; and who has not begun to watch, or
         // can't, was most likely told by the master.
-        Order::Nothing if CHANNEL.get().is_none() => Order::Quit,
+        Order::Nothing if channel().is_none() => Order::Quit,
         order => order,
     };
     let stops = match order {

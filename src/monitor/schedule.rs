@@ -6,7 +6,7 @@ use std::cell::Cell;
 use ngx::ffi::{ngx_event_t, ngx_msec_t};
 
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::timer::Timer;
 
 /// How soon to come back to a lock that is busy, at first, or a program that runs, milliseconds.
@@ -44,22 +44,32 @@ impl Schedule {
         on_retry: None,
     };
 
+    /// That of this process.
+    pub fn get() -> Schedule {
+        SCHEDULE.get_or(Schedule::NONE)
+    }
+
+    /// This process has it from here on.
+    pub fn set(self) {
+        SCHEDULE.set(self);
+    }
+
     /// Changes the schedule.
     pub fn update(change: impl FnOnce(&mut Schedule)) {
-        let mut schedule = SCHEDULE.get();
+        let mut schedule = Schedule::get();
         change(&mut schedule);
-        SCHEDULE.set(schedule);
+        schedule.set();
     }
 }
 
 /// The schedule of this process.
-pub static SCHEDULE: PerProcess<Cell<Schedule>> = PerProcess(Cell::new(Schedule::NONE));
+static SCHEDULE: MainThreadCell<Cell<Schedule>> = MainThreadCell::new(Cell::new(Schedule::NONE));
 
 static mut RETRY: Timer = Timer::new();
 
 /// Comes back after a time, or earlier if that is already arranged.
 pub fn retry_after(after: ngx_msec_t) {
-    let Some(on_retry) = SCHEDULE.get().on_retry else {
+    let Some(on_retry) = Schedule::get().on_retry else {
         return;
     };
     // SAFETY: a static, and the event loop is this thread's.

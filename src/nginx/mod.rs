@@ -10,6 +10,7 @@ pub mod clock;
 mod descriptor;
 pub mod failpoint;
 pub mod header;
+pub mod main_thread;
 pub mod module;
 pub mod pidfd;
 pub mod process;

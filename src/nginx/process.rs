@@ -1,7 +1,6 @@
 //! The only reader of nginx's process globals: which process is this, and who are its relatives.
 
 use core::ffi::{c_int, CStr};
-use core::ops::Deref;
 use core::slice;
 
 use linux::process::{is_replaced, zombie_status, Stat};
@@ -15,23 +14,6 @@ use roster::Reason;
 
 /// Entries of the master's table, `NGX_MAX_PROCESSES`, which is no constant that bindgen sees.
 const PROCESSES: usize = 1024;
-
-/// State of this process, in a plain static. Not a `thread_local!`: nginx calls modules from its one
-/// thread, and a worker that has just been forked pays for each page that a thread's own storage
-/// takes. Nothing of it is ever dropped.
-pub struct PerProcess<T>(pub T);
-
-// SAFETY: nginx calls the module from the main thread alone (its thread pools run nothing of ours),
-// and the header asks the same of those who call the exported functions.
-unsafe impl<T> Sync for PerProcess<T> {}
-
-impl<T> Deref for PerProcess<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
 
 /// What a call of `init_module` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,8 @@ use roster::{Geometry, Roster, LAYOUT_VERSION};
 
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 
 mod label;
 
@@ -56,7 +57,7 @@ const _: () = {
 pub struct Zone(NonNull<ZoneHead>);
 
 /// The generation this process committed last, so that a new zone goes on numbering.
-static LAST_GENERATION: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
+static LAST_GENERATION: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 /// Remembers the newest generation, for a zone that may follow this one.
 pub fn remember_generation(generation: u64) {
@@ -65,7 +66,7 @@ pub fn remember_generation(generation: u64) {
 
 /// The newest generation that was committed, 0 before the first.
 pub fn last_generation() -> u64 {
-    LAST_GENERATION.get()
+    LAST_GENERATION.get_or(0)
 }
 
 impl Zone {
@@ -240,7 +241,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
             }
             return NGX_OK as ngx_int_t;
         }
-        match create((*shm_zone).shm.addr.cast(), LAST_GENERATION.get()) {
+        match create((*shm_zone).shm.addr.cast(), last_generation()) {
             Ok(zone) => {
                 if !zone.lock().is_repairable() {
                     log!(

@@ -16,7 +16,8 @@ use super::tick::Tick;
 use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::timer::Timer;
 use crate::nginx::zone::Zone;
 
@@ -48,9 +49,10 @@ struct Entry {
 /// By the address of the request.
 type Requests = BTreeMap<usize, Entry>;
 
-static REQUESTS: PerProcess<RefCell<Requests>> = PerProcess(RefCell::new(Requests::new()));
+static REQUESTS: MainThreadCell<RefCell<Requests>> =
+    MainThreadCell::new(RefCell::new(Requests::new()));
 /// The epoch and the newest event told, as of the last look.
-static SEEN: PerProcess<Cell<(u64, u64)>> = PerProcess(Cell::new((0, 0)));
+static SEEN: MainThreadCell<Cell<(u64, u64)>> = MainThreadCell::new(Cell::new((0, 0)));
 static mut TICKER: Timer = Timer::new();
 
 /// Takes a request in, until its pool is destroyed. False if there is no memory.
@@ -64,12 +66,12 @@ pub fn add(r: *mut ngx_http_request_t, request: Box<dyn PendingRequest>) -> bool
         (*cleanup).handler = Some(forget);
         (*cleanup).data = r.cast();
     }
-    REQUESTS.borrow_mut().insert(r as usize, Entry { request: Some(request), over: false });
-    true
+    let entry = Entry { request: Some(request), over: false };
+    REQUESTS.with(|requests| requests.insert(r as usize, entry)).is_some()
 }
 
 unsafe extern "C" fn forget(r: *mut c_void) {
-    REQUESTS.borrow_mut().remove(&(r as usize));
+    REQUESTS.with(|requests| requests.remove(&(r as usize)));
 }
 
 /// Keeps a request that was added from ending with its content handler. False if nginx can't watch
@@ -97,19 +99,25 @@ pub fn with<T>(
     go_on: impl FnOnce(&mut dyn PendingRequest) -> T,
 ) -> Option<T> {
     let take = |entry: &mut Entry| if entry.over { None } else { entry.request.take() };
-    let mut request = REQUESTS.borrow_mut().get_mut(&(r as usize)).and_then(take)?;
+    let key = r as usize;
+    let taken = REQUESTS.with(|requests| requests.get_mut(&key).and_then(take));
+    let mut request = taken.flatten()?;
     let result = go_on(&mut *request);
-    if let Some(entry) = REQUESTS.borrow_mut().get_mut(&(r as usize)) {
-        entry.request = Some(request);
-    }
+    REQUESTS.with(|requests| {
+        if let Some(entry) = requests.get_mut(&key) {
+            entry.request = Some(request);
+        }
+    });
     Some(result)
 }
 
 /// Ends a request as a content handler that returns `rc` would.
 pub fn finalize(r: *mut ngx_http_request_t, rc: ngx_int_t) {
-    if let Some(entry) = REQUESTS.borrow_mut().get_mut(&(r as usize)) {
-        entry.over = true;
-    }
+    REQUESTS.with(|requests| {
+        if let Some(entry) = requests.get_mut(&(r as usize)) {
+            entry.over = true;
+        }
+    });
     // SAFETY: the request is live until it is finalized, its connection stays where it is. Whoever
     // finalizes outside the handlers of http has to run what that leaves to be run.
     unsafe {
@@ -126,7 +134,7 @@ pub fn current_zone() -> Option<Zone> {
 
 /// Lets the requests end now: this worker is to quit.
 pub fn drain() {
-    if REQUESTS.borrow().is_empty() {
+    if !REQUESTS.with(|requests| !requests.is_empty()).unwrap_or(false) {
         return;
     }
     // Not from here: nginx is closing connections one by one.
@@ -137,24 +145,23 @@ pub fn drain() {
 unsafe extern "C" fn on_tick(_event: *mut ngx_event_t) {
     let zone = current_zone();
     let seen = zone.map_or((0, 0), |z| (z.roster().epoch(), z.roster().last_delivered()));
-    let moved = SEEN.replace(seen) != seen;
+    let moved = SEEN.replace_or(seen, seen) != seen;
     let mut tick = Tick::new(zone, process::is_exiting(), clock::monotonic(), moved);
     let is_due = |entry: &Entry| {
         !entry.over && entry.request.as_ref().is_some_and(|request| request.is_due(&tick))
     };
-    let due: Vec<_> = REQUESTS
-        .borrow()
-        .iter()
-        .filter(|(_, entry)| is_due(entry))
-        .map(|(r, _)| *r as *mut ngx_http_request_t)
-        .collect();
-    for r in due {
+    let due = REQUESTS.with(|requests| -> Vec<_> {
+        let due = requests.iter().filter(|(_, entry)| is_due(entry));
+        due.map(|(r, _)| *r as *mut ngx_http_request_t).collect()
+    });
+    for r in due.unwrap_or_default() {
         if let Some(rc) = with(r, |request| request.go_on(r, &mut tick)).flatten() {
             finalize(r, rc);
         }
     }
 
-    if REQUESTS.borrow().values().any(|entry| !entry.over) {
+    let are_left = |requests: &mut Requests| requests.values().any(|entry| !entry.over);
+    if REQUESTS.with(are_left).unwrap_or(false) {
         // SAFETY: as in `drain`. It holds a worker that shuts down for one more tick, in which all
         // of them end.
         unsafe { Timer::arm_and_hold(&raw mut TICKER, TICK, on_tick, Log::current()) };

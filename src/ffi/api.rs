@@ -1,9 +1,10 @@
 //! The exported C interface, as `nginx/ngx_worker_manager.h` declares it.
 
 use core::ffi::{c_char, c_int, c_void, CStr};
-use core::mem::{offset_of, size_of};
+use core::mem::size_of;
 use core::ptr;
 
+use memoffset::span_of;
 use ngx::ffi::{ngx_cycle, ngx_cycle_t};
 use roster::Kind;
 
@@ -103,10 +104,11 @@ pub unsafe extern "C" fn ngx_worker_manager_history(
 pub unsafe extern "C" fn ngx_worker_manager_counts(
     counts: *mut ngx_worker_manager_counts_t,
 ) -> c_int {
-    const LEAST: usize = offset_of!(ngx_worker_manager_counts_t, n_older) + size_of::<i64>();
+    // What the structure had when it was first published.
+    let least = span_of!(ngx_worker_manager_counts_t, ..=n_older).end;
     // SAFETY: the caller vouches for the size at least.
     let size = unsafe { (*counts).size };
-    if size < LEAST {
+    if size < least {
         return -2;
     }
     let Some((zone, generation)) = place() else {

@@ -5,14 +5,14 @@
 
 use core::cell::Cell;
 
-use ngx::ffi::{ngx_event_t, ngx_msec_t};
+use ngx::ffi::ngx_msec_t;
 
 use super::schedule::{retry_after, SOON};
 use crate::config::Conf;
 use crate::delivery::Blocked;
 use crate::nginx::log::Log;
 use crate::nginx::main_thread::MainThreadCell;
-use crate::nginx::pidfd::Pidfd;
+use crate::nginx::watch::Watch;
 use crate::nginx::zone::Zone;
 
 /// The longest time until a worker comes back, milliseconds: with a heartbeat each second it wakes up less
@@ -35,10 +35,10 @@ impl Busy {
 }
 
 static BUSY: MainThreadCell<Cell<Busy>> = MainThreadCell::new(Cell::new(Busy::NO));
-static mut HOLDER: Pidfd = Pidfd::new();
+static HOLDER: MainThreadCell<Watch> = MainThreadCell::new(Watch::new());
 
 /// What the event loop calls when the holder of the lock has died: it is to call `note_death`.
-type OnDeath = unsafe extern "C" fn(*mut ngx_event_t);
+type OnDeath = fn();
 
 /// The lock is busy: comes back later.
 pub fn come_back(zone: Zone, conf: &Conf, on_death: OnDeath, log: Log) {
@@ -76,25 +76,23 @@ impl Busy {
         if self.watched != 0 {
             return;
         }
-        // SAFETY: a static that watches nobody, and the event loop is this thread's.
-        if unsafe { Pidfd::open(&raw mut HOLDER, holder, on_death, log) }.is_ok() {
+        if HOLDER.here().is_some_and(|watch| watch.open(holder, on_death, log).is_ok()) {
             self.watched = holder;
         }
     }
 
     fn unwatch(&mut self) {
         if core::mem::take(&mut self.watched) != 0 {
-            // SAFETY: a static, and the event loop is this thread's.
-            unsafe { Pidfd::close(&raw mut HOLDER) };
+            if let Some(watch) = HOLDER.here() {
+                watch.close();
+            }
         }
     }
 }
 
 /// The event loop says that the holder has died. Whether there is something to do.
 pub fn note_death() -> bool {
-    let holder = &raw const HOLDER;
-    // SAFETY: a static of this module, and the event loop is this thread's.
-    let died = unsafe { (*holder).has_died() };
+    let died = HOLDER.here().is_some_and(Watch::has_died);
     if BUSY.get_or(Busy::NO).watched == 0 || !died {
         return false;
     }

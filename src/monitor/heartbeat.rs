@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use linux::cgroup::OomKills;
-use ngx::ffi::{ngx_cycle, ngx_event_t, ngx_event_timer_rbtree, ngx_msec_t};
+use ngx::ffi::{ngx_cycle, ngx_msec_t};
 use roster::{Roster, Transition, WorkerView};
 
 use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE};
@@ -41,32 +41,26 @@ const OOM: u64 = 60_000;
 static OOM_KILLS: MainThreadCell<Cell<(u64, Option<OomKills>)>> =
     MainThreadCell::new(Cell::new((0, None)));
 
-static mut HEARTBEAT: Timer = Timer::new();
+static HEARTBEAT: MainThreadCell<Timer> = MainThreadCell::new(Timer::new());
 
 fn arm_heartbeat(log: Log) {
     let interval = Schedule::get().interval as ngx_msec_t;
-    // SAFETY: a static, and the event loop is this thread's.
-    unsafe { Timer::arm(&raw mut HEARTBEAT, interval, on_heartbeat, log) };
+    HEARTBEAT.arm(interval, on_heartbeat, log);
 }
 
 /// Lets the event loop turn once. nginx looks whether a worker is to end after it has waited for an event
 /// (`ngx_worker_process_cycle`): a signal that came before, as one did while this worker waited for the
 /// lock, would only be noticed at the next event, whenever that is.
 pub fn turn_soon(log: Log) {
-    // SAFETY: as in `start`; a static, and the event loop is this thread's.
-    unsafe {
-        if !ngx_event_timer_rbtree.root.is_null() {
-            arm_retry(AT_ONCE, on_retry, log);
-        }
-    }
+    arm_retry(AT_ONCE, on_retry, log);
 }
 
 /// Starts the heartbeat of this worker, or goes on with another configuration. `alone` says that no
 /// other generation is alive.
 pub fn start(conf: &Conf, alone: bool, log: Log) {
-    // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
-    // init_process, which comes after those of the event modules.
-    if unsafe { ngx_event_timer_rbtree.root.is_null() } {
+    // ngx_event_process_init ran before this module's init_process, which comes after those of the event
+    // modules.
+    if !timer::has_event_loop() {
         log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
         return;
     }
@@ -84,8 +78,7 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     arm_heartbeat(log);
     if process::is_worker() {
         drain::expect(log);
-        // SAFETY: a static, and the event loop is this thread's.
-        unsafe { arm_retry(0, on_first_round, log) };
+        arm_retry(0, on_first_round, log);
     }
     if reap() {
         retry_after(REAP);
@@ -102,11 +95,8 @@ pub fn stop() -> Option<LockGuard<'static>> {
 pub fn end() {
     Schedule::NONE.set();
     busy::reset();
-    // SAFETY: statics, and the event loop is this thread's.
-    unsafe {
-        Timer::disarm(&raw mut HEARTBEAT);
-        disarm_retry();
-    }
+    HEARTBEAT.disarm();
+    disarm_retry();
 }
 
 /// Comes back to programs that nobody waits for.
@@ -127,7 +117,7 @@ fn serving() -> Option<Member> {
     Conf::in_force().and(member()).filter(|member| member.view().is_some())
 }
 
-unsafe extern "C" fn on_heartbeat(_event: *mut ngx_event_t) {
+fn on_heartbeat() {
     let Some(member) = serving() else {
         seek_place();
         return;
@@ -181,8 +171,7 @@ fn seek_place() {
             Schedule::get().interval as ngx_msec_t
         }
     };
-    // SAFETY: a static, and the event loop is this thread's.
-    unsafe { Timer::arm(&raw mut HEARTBEAT, after, on_heartbeat, log) };
+    HEARTBEAT.arm(after, on_heartbeat, log);
 }
 
 /// Lets the status see the connections of this worker, if there is a status.
@@ -197,7 +186,7 @@ fn show_connections(member: &Member) {
 }
 
 /// The first round of the event loop.
-unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
+fn on_first_round() {
     order::watch();
     let settled = Schedule::get().tend_at.saturating_sub(clock::monotonic());
     retry_after(settled as ngx_msec_t);
@@ -209,7 +198,7 @@ unsafe extern "C" fn on_first_round(_event: *mut ngx_event_t) {
     }
 }
 
-unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
+fn on_retry() {
     if reap() {
         retry_after(REAP);
     }
@@ -259,13 +248,13 @@ fn wake() {
     }
 }
 
-unsafe extern "C" fn on_peer_death(_event: *mut ngx_event_t) {
+fn on_peer_death() {
     if peers::note_deaths() {
         wake();
     }
 }
 
-unsafe extern "C" fn on_holder_death(_event: *mut ngx_event_t) {
+fn on_holder_death() {
     if busy::note_death() {
         wake();
     }

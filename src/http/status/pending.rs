@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use ngx::ffi::{
-    ngx_event_t, ngx_handle_read_event, ngx_http_finalize_request, ngx_http_request_t,
+    ngx_handle_read_event, ngx_http_finalize_request, ngx_http_request_t,
     ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_msec_t,
     ngx_pool_cleanup_add, NGX_OK,
 };
@@ -53,7 +53,7 @@ static REQUESTS: MainThreadCell<RefCell<Requests>> =
     MainThreadCell::new(RefCell::new(Requests::new()));
 /// The epoch and the newest event told, as of the last look.
 static SEEN: MainThreadCell<Cell<(u64, u64)>> = MainThreadCell::new(Cell::new((0, 0)));
-static mut TICKER: Timer = Timer::new();
+static TICKER: MainThreadCell<Timer> = MainThreadCell::new(Timer::new());
 
 /// Takes a request in, until its pool is destroyed. False if there is no memory.
 pub fn add(r: *mut ngx_http_request_t, request: Box<dyn PendingRequest>) -> bool {
@@ -85,9 +85,9 @@ pub fn keep(r: *mut ngx_http_request_t) -> bool {
         }
         let main = (*r).main;
         (*main).set_count((*main).count() + 1);
-        if !Timer::is_due_within(&raw const TICKER, TICK) {
-            Timer::arm_and_hold(&raw mut TICKER, TICK, on_tick, Log::current());
-        }
+    }
+    if !TICKER.is_due_within(TICK) {
+        TICKER.arm_and_hold(TICK, on_tick, Log::current());
     }
     true
 }
@@ -138,11 +138,10 @@ pub fn drain() {
         return;
     }
     // Not from here: nginx is closing connections one by one.
-    // SAFETY: a static, and the event loop is this thread's.
-    unsafe { Timer::arm_and_hold(&raw mut TICKER, 0, on_tick, Log::current()) };
+    TICKER.arm_and_hold(0, on_tick, Log::current());
 }
 
-unsafe extern "C" fn on_tick(_event: *mut ngx_event_t) {
+fn on_tick() {
     let zone = current_zone();
     let seen = zone.map_or((0, 0), |z| (z.roster().epoch(), z.roster().last_delivered()));
     let moved = SEEN.replace_or(seen, seen) != seen;
@@ -162,8 +161,7 @@ unsafe extern "C" fn on_tick(_event: *mut ngx_event_t) {
 
     let are_left = |requests: &mut Requests| requests.values().any(|entry| !entry.over);
     if REQUESTS.with(are_left).unwrap_or(false) {
-        // SAFETY: as in `drain`. It holds a worker that shuts down for one more tick, in which all
-        // of them end.
-        unsafe { Timer::arm_and_hold(&raw mut TICKER, TICK, on_tick, Log::current()) };
+        // It holds a worker that shuts down for one more tick, in which all of them end.
+        TICKER.arm_and_hold(TICK, on_tick, Log::current());
     }
 }

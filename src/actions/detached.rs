@@ -31,7 +31,7 @@ pub fn adopt(running: Running, zone: Zone) {
 
 /// Counts the programs that have failed in a zone, which is asked for only if there are programs, and
 /// forgets those that have ended; true if some have not.
-pub fn reap(zone: impl FnOnce() -> Option<Zone>) -> bool {
+pub fn reap<'a>(zone: impl FnOnce() -> Option<Zone<'a>>) -> bool {
     let left = PROGRAMS.with(|programs| {
         if programs.is_empty() {
             return false;

@@ -6,15 +6,15 @@ use std::ffi::CString;
 
 use ngx::ffi::{
     ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_msec_t, ngx_pagesize, ngx_parse_size,
-    ngx_parse_time, ngx_pnalloc, ngx_shared_memory_add, ngx_str_t, ngx_uint_t, NGX_CORE_MODULE,
-    NGX_ERROR,
+    ngx_parse_time, ngx_pnalloc, ngx_str_t, ngx_uint_t, NGX_CORE_MODULE, NGX_ERROR,
 };
 
 use super::conf::Conf;
 use super::error::ConfError;
 use super::on;
 use crate::actions::event_log::{EventLog, Format};
-use crate::nginx::{abi, module, process, zone};
+use crate::nginx::cycle::Cycle;
+use crate::nginx::{abi, process};
 
 /// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
 pub const CONF_OK: *mut c_char = ptr::null_mut();
@@ -110,31 +110,9 @@ pub unsafe extern "C" fn cmd_worker_manager(
         if rv != CONF_OK {
             return rv;
         }
-        let result = add_zone(cf, &mut *conf);
-        report(cf, result)
+        let registered = (*conf).register_zone(cf);
+        report(cf, registered.then_some(()).ok_or(ConfError::Zone))
     }
-}
-
-/// Registers the zone once the block is read.
-///
-/// # Safety
-/// `cf` is what nginx passed to the handler.
-unsafe fn add_zone(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
-    let name = conf.zone_name();
-    let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
-    let size = conf.zone_size();
-    // SAFETY: the name lives as long as the configuration, which lives as long as the cycle;
-    // nginx logs what is wrong with a name that another module uses.
-    unsafe {
-        let shm_zone = ngx_shared_memory_add(cf, &mut name, size, module::tag());
-        if shm_zone.is_null() {
-            return Err(ConfError::Zone);
-        }
-        (*shm_zone).init = Some(zone::init);
-        (*shm_zone).data = ptr::null_mut();
-        conf.shm_zone = shm_zone;
-    }
-    Ok(())
 }
 
 pub unsafe extern "C" fn cmd_zone(
@@ -281,7 +259,9 @@ pub unsafe extern "C" fn cmd_on(
 ) -> *mut c_char {
     // SAFETY: nginx's arguments go through as they are; the cycle is that of the configuration.
     unsafe {
-        let cycle = (*cf).cycle;
+        let Some(cycle) = Cycle::from_ptr((*cf).cycle) else {
+            return CONF_ERROR;
+        };
         handle(cf, conf, |conf, arguments| {
             let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
             let mut on = on::parse(&words, cycle)?;

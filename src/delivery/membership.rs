@@ -13,7 +13,7 @@ use crate::nginx::zone::Zone;
 #[derive(Clone, Copy)]
 pub struct Member {
     /// The zone it is registered in.
-    pub zone: Zone,
+    pub zone: Zone<'static>,
     /// Its generation.
     pub generation: u64,
     /// Its slot.

@@ -45,6 +45,9 @@ pub fn register(
             let slot = recorded.slot.unwrap_or_default();
             let generation_slot = recorded.generation_slot;
             let registration = recorded.event.seq;
+            // SAFETY: a worker keeps its cycle until it exits. A single process that leaves the zone gets
+            // another place, or none, before that is unmapped (`lifecycle::loaded`).
+            let zone = unsafe { zone.keep() };
             let member = Member { zone, generation, slot, registration, generation_slot, pid };
             set_member(Some(member));
             START.set(Some(recorded.event));

@@ -19,7 +19,7 @@ use crate::nginx::zone::Zone;
 /// This worker, if it is one.
 #[derive(Clone, Copy)]
 struct Own {
-    zone: Zone,
+    zone: Zone<'static>,
     worker: Uncounted,
     /// The worker in whose place it is, if that one was counted.
     respawn_of: Option<i32>,
@@ -53,6 +53,8 @@ pub fn begin(zone: Zone) {
         since_boot: clock::now().since_boot,
     };
     zone.roster().note_uncounted(worker);
+    // SAFETY: a worker keeps its cycle until it exits; one that is single is counted.
+    let zone = unsafe { zone.keep() };
     UNCOUNTED.set(Some(Own { zone, worker, respawn_of }));
 }
 
@@ -82,7 +84,7 @@ pub fn count(zone: Zone) -> usize {
 
 /// Registers this worker if there is room now, without waiting for the lock. One whose generation is
 /// over can't be counted any more: a generation ends once.
-pub fn try_register(conf: &'static Conf, log: Log) -> Attempt {
+pub fn try_register(conf: &'static Conf, log: Log<'static>) -> Attempt {
     let Some(Own { zone, respawn_of, .. }) = own() else {
         return Attempt::None;
     };

@@ -172,9 +172,9 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
 }
 
 /// Names a process that others wait for, and the callback that it runs.
-struct By(Zone, i32);
+struct By<'a>(Zone<'a>, i32);
 
-impl fmt::Display for By {
+impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let By(zone, pid) = self;
         let running = zone.roster().pending().filter(|pending| pending.begun > 0);
@@ -187,15 +187,15 @@ impl fmt::Display for By {
 
 /// One who waits.
 pub(super) struct Wait<'a> {
-    zone: Zone,
+    zone: Zone<'a>,
     conf: &'a Conf,
-    log: Log,
+    log: Log<'a>,
     occasion: Occasion,
     blocked: Blocked,
 }
 
 impl<'a> Wait<'a> {
-    pub fn new(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Wait<'a> {
+    pub fn new(zone: Zone<'a>, conf: &'a Conf, log: Log<'a>, occasion: Occasion) -> Wait<'a> {
         Wait { zone, conf, log, occasion, blocked: Blocked::NONE }
     }
 

@@ -125,7 +125,8 @@ pub extern "C" fn ngx_worker_manager_lua_exit_done(vm: c_int) {
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> c_int {
-    let zone = conf().and_then(Conf::zone);
+    // SAFETY: it is not kept.
+    let zone = unsafe { conf() }.and_then(Conf::zone);
     let Some((zone, vm)) = zone.zip(usize::try_from(vm).ok().filter(|vm| *vm < VMS)) else {
         return 0;
     };
@@ -137,7 +138,8 @@ pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> 
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_exited(vm: c_int, generation: i64) -> c_int {
-    let marks = conf()
+    // SAFETY: it is not kept.
+    let marks = unsafe { conf() }
         .and_then(Conf::zone)
         .map_or(0, |zone| zone.roster().generation_marks(generation as u64));
     (marks >> vm & 1) as c_int

@@ -11,7 +11,7 @@ use ::status::request::{self, Page};
 use ::status::wait::Wait;
 use ::status::{json, Facts};
 use ngx::ffi::{
-    ngx_command_t, ngx_conf_t, ngx_cycle, ngx_http_request_t, ngx_int_t, ngx_uint_t, NGINX_VERSION,
+    ngx_command_t, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_uint_t, NGINX_VERSION,
     NGX_HTTP_GET, NGX_HTTP_HEAD,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
@@ -21,6 +21,7 @@ use crate::config::{place, Conf};
 use crate::delivery::{member, uncounted};
 use crate::lifecycle::former;
 use crate::nginx::clock;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
@@ -49,7 +50,7 @@ pub unsafe extern "C" fn cmd_worker_manager_status(
             return c"is duplicate".as_ptr().cast_mut();
         }
         location.handler = Some(OURS);
-        if let Some(conf) = Conf::of_module((*cf).cycle) {
+        if let Some(conf) = Cycle::from_ptr((*cf).cycle).and_then(Conf::of_module) {
             // The first one stays.
             let _ = conf.status.set(place(cf));
         }
@@ -86,8 +87,8 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     if !discarded.is_ok() {
         return discarded.0;
     }
-    // SAFETY: nginx's global cycle is live.
-    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    // SAFETY: nothing of the configuration is kept when this returns to nginx.
+    let conf = unsafe { Conf::in_force() };
     let Some(zone) = conf.and_then(Conf::zone) else {
         return Response::error(503, "this process has no zone").send(request);
     };

@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 
 use linux::mapping::Mapping;
 use linux::process::is_gone;
-use ngx::ffi::ngx_shm_t;
 
 use crate::config::Conf;
 use crate::delivery::uncounted;
@@ -21,7 +20,7 @@ const LOOK: u64 = 1000;
 /// A zone that was left. nginx unmaps it in the master, and workers of a later generation would never
 /// have it; so the master maps it a second time, for those that it forks from then on.
 struct Former {
-    zone: Zone,
+    zone: Zone<'static>,
     /// Keeps the zone's memory.
     _mapping: Mapping,
 }
@@ -38,13 +37,15 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
     if count(zone) == 0 {
         return;
     }
+    let Some((addr, size)) = conf.mapping() else {
+        return;
+    };
     // SAFETY: nginx unmaps a zone only after init_module; its zones are shared mappings of their own
-    // (ngx_shm_alloc), whole pages since it maps as many.
-    let mapping = unsafe {
-        let ngx_shm_t { addr, size, .. } = (*conf.shm_zone).shm;
+    // (ngx_shm_alloc), whole pages since it maps as many. The mapping is kept with the zone.
+    let kept = unsafe {
         Mapping::duplicate(addr, size).map(|mapping| (zone.moved(addr, mapping.address()), mapping))
     };
-    match mapping {
+    match kept {
         Ok((zone, mapping)) => {
             FORMER.with(|former| former.push(Former { zone, _mapping: mapping }));
         },

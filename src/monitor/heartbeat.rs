@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use linux::cgroup::OomKills;
-use ngx::ffi::{ngx_cycle, ngx_msec_t};
+use ngx::ffi::ngx_msec_t;
 use roster::{Roster, Transition, WorkerView};
 
 use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE};
@@ -114,7 +114,9 @@ fn reap() -> bool {
 /// and the zone with it, in which case no function of the module was called.
 /// Nor if others have taken its place in the roster from it: what is there is another's.
 fn serving() -> Option<Member> {
-    Conf::in_force().and(member()).filter(|member| member.view().is_some())
+    // SAFETY: nothing of the configuration is kept.
+    let has_module = || unsafe { Conf::in_force() }.is_some();
+    has_module().then(member).flatten().filter(|member| member.view().is_some())
 }
 
 fn on_heartbeat() {
@@ -157,7 +159,9 @@ fn seek_place() {
     if !uncounted::is_this() {
         return;
     }
-    let (Some(conf), log) = (Conf::in_force(), Log::current()) else {
+    // SAFETY: what the event loop keeps of the cycle is given up in `stop`, which a reload of a single process
+    // calls.
+    let (Some(conf), log) = (unsafe { Conf::in_force() }, Log::current()) else {
         return;
     };
     let after = match uncounted::try_register(conf, log) {
@@ -176,8 +180,8 @@ fn seek_place() {
 
 /// Lets the status see the connections of this worker, if there is a status.
 fn show_connections(member: &Member) {
-    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
-    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    // SAFETY: nothing of the configuration is kept.
+    let conf = unsafe { Conf::in_force() };
     if conf.is_some_and(|conf| conf.status.get().is_some()) {
         let (active, idle) = process::connections();
         let roster = member.zone.roster();
@@ -342,9 +346,8 @@ fn scan(member: Member, now: u64, closely: Scan) {
     if !findings.work || resume::is_under_way() {
         return;
     }
-    // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
-    let (conf, log) = unsafe { (Conf::of(ngx_cycle.cast()), Log::current()) };
-    let Some(conf) = conf else {
+    // SAFETY: as in `seek_place`.
+    let (Some(conf), log) = (unsafe { Conf::in_force() }, Log::current()) else {
         return;
     };
     let Some(guard) = LockGuard::try_take(member.zone, conf, log) else {

@@ -6,20 +6,21 @@
 //! the reading of the channel is watched. Somebody who signals every process of a node, as `killall` or
 //! Ctrl-C does, reaches the master too, and its order follows in a moment.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use core::slice;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::cell::Cell;
 
 use ngx::ffi::{
-    ngx_channel, ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle,
-    ngx_event_handler_pt, ngx_event_t, ngx_new_binary, ngx_quit, ngx_terminate,
+    ngx_channel, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_new_binary,
+    ngx_quit, ngx_terminate,
 };
 use roster::{Roster, WorkerView};
 
 use linux::process::Stat;
 
 use crate::nginx::clock;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::process;
 
@@ -77,14 +78,20 @@ pub fn watch() {
         CHANNEL.set(Some(Channel { connection, handler }));
     }
     // What was read in this round was not watched.
-    note(flag(&raw mut ngx_quit).load(Relaxed), flag(&raw mut ngx_terminate).load(Relaxed));
+    note(quit_flag().load(Relaxed), terminate_flag().load(Relaxed));
 }
 
-/// One of nginx's flags that its handler of signals sets at any moment.
-fn flag<'a>(flag: *mut c_int) -> &'a AtomicI32 {
-    // SAFETY: a global of this process, of the same size and alignment, which nobody but this thread
-    // and signal handlers on it write to.
-    unsafe { AtomicI32::from_ptr(flag) }
+/// nginx's flag to quit, which its handler of signals sets at any moment.
+fn quit_flag() -> &'static AtomicI32 {
+    // SAFETY: a global of this process, of the same size and alignment, which this thread and signal handlers
+    // on it alone write to.
+    unsafe { AtomicI32::from_ptr(&raw mut ngx_quit) }
+}
+
+/// The same to terminate.
+fn terminate_flag() -> &'static AtomicI32 {
+    // SAFETY: as above.
+    unsafe { AtomicI32::from_ptr(&raw mut ngx_terminate) }
 }
 
 fn note(quit: c_int, terminate: c_int) {
@@ -101,7 +108,7 @@ unsafe extern "C" fn on_channel(event: *mut ngx_event_t) {
     let Some(Channel { handler: Some(handler), .. }) = channel() else {
         return;
     };
-    let (quit, terminate) = (flag(&raw mut ngx_quit), flag(&raw mut ngx_terminate));
+    let (quit, terminate) = (quit_flag(), terminate_flag());
     // A signal may have set them before. What is taken away is put back, whatever comes meanwhile.
     let before = (quit.swap(0, Relaxed), terminate.swap(0, Relaxed));
     // SAFETY: as nginx would call it.
@@ -124,8 +131,7 @@ pub fn is_known() -> bool {
 /// This worker ends: if it was told so by a signal, waits a moment for the order of the master. To be
 /// called without the lock. `draining` says that it was told some time ago that this worker drains.
 pub fn await_master(draining: bool) {
-    // SAFETY: a plain global of this process.
-    let quits = unsafe { ngx_terminate == 0 };
+    let quits = terminate_flag().load(Relaxed) == 0;
     // Who drains was told so a while ago.
     let grace = if quits && draining { 0 } else { FOLLOWS };
     let until = clock::monotonic() + grace;
@@ -194,16 +200,14 @@ pub fn has_other_binary() -> bool {
     if !process::is_worker() && unsafe { ngx_new_binary } > 0 {
         return true;
     }
-    // SAFETY: conf_ctx of a live cycle has the core module's configuration; `oldpid` ends with a zero
-    // byte, which its length leaves out here and counts there.
-    let text = unsafe {
-        let core = (*(*ngx_cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        if core.is_null() || (*core).oldpid.data.is_null() {
-            return false;
-        }
-        let name = core::ffi::CStr::from_ptr((*core).oldpid.data.cast());
-        std::fs::read_to_string(String::from_utf8_lossy(name.to_bytes()).as_ref())
+    // SAFETY: nothing of the cycle is kept.
+    let core = unsafe { Cycle::current() }.and_then(Cycle::core_conf);
+    let Some(oldpid) = core.map(|core| core.oldpid).filter(|oldpid| !oldpid.data.is_null()) else {
+        return false;
     };
+    // SAFETY: it ends with a zero byte, which its length leaves out here and counts there.
+    let name = unsafe { CStr::from_ptr(oldpid.data.cast()) };
+    let text = std::fs::read_to_string(String::from_utf8_lossy(name.to_bytes()).as_ref());
     let Some(old) = text.ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
         return false;
     };

@@ -5,12 +5,14 @@ use core::slice;
 
 use linux::process::{is_replaced, zombie_status, Stat};
 use ngx::ffi::{
-    ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting,
-    ngx_last_process, ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes,
-    ngx_quit, ngx_terminate, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
-    NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_connection_t, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_parent,
+    ngx_process, ngx_process_slot, ngx_process_t, ngx_processes, ngx_quit, ngx_terminate,
+    ngx_test_config, ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE,
+    NGX_PROCESS_WORKER,
 };
 use roster::Reason;
+
+use super::cycle::Cycle;
 
 /// Entries of the master's table, `NGX_MAX_PROCESSES`, which is no constant that bindgen sees.
 const PROCESSES: usize = 1024;
@@ -42,53 +44,47 @@ pub enum Role {
 /// configuration is loaded, so at a cold start it is still SINGLE.
 ///
 /// # Safety
-/// `cycle` is the cycle `init_module` was called with.
-pub unsafe fn load(cycle: *const ngx_cycle_t) -> Load {
-    // SAFETY: nginx is single-threaded here; old_cycle is set by ngx_init_cycle and valid until it
-    // returns.
-    unsafe {
-        if ngx_test_config != 0 {
-            Load::Test
-        } else if ngx_process == NGX_PROCESS_MASTER as usize {
-            Load::Reload
-        } else if (*(*cycle).old_cycle).conf_ctx.is_null() {
-            // The cycle that main() makes to begin with has no configuration: ngx_is_init_cycle().
-            Load::Cold
-        } else {
-            Load::SingleReload
-        }
+/// `cycle` is being loaded, or `init_module` is called with it.
+pub unsafe fn load(cycle: Cycle<'_>) -> Load {
+    // SAFETY: plain globals, set in main() before the configuration is read; the caller vouches for the
+    // cycle.
+    let (test, process, old) = unsafe { (ngx_test_config, ngx_process, cycle.old()) };
+    if test != 0 {
+        Load::Test
+    } else if process == NGX_PROCESS_MASTER as usize {
+        Load::Reload
+    } else if old.is_some_and(Cycle::is_configured) {
+        Load::SingleReload
+    } else {
+        // The cycle that main() makes to begin with has no configuration: ngx_is_init_cycle().
+        Load::Cold
     }
 }
 
 /// How many workers nginx runs with a configuration. `master_process` counts at a cold start only: a
 /// master that runs forks all `worker_processes` at a reload, and a single process stays one.
-///
-/// # Safety
-/// `cycle` is a live cycle whose configuration is complete.
-pub unsafe fn worker_processes(cycle: *const ngx_cycle_t, load: Load) -> u32 {
-    // SAFETY: conf_ctx has the core module's configuration, which init_conf has completed.
-    unsafe {
-        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        let is_single = match load {
-            Load::Test | Load::Cold => (*core).master == 0,
-            Load::Reload => false,
-            Load::SingleReload => true,
-        };
-        if is_single {
-            return 1;
-        }
-        u32::try_from((*core).worker_processes).unwrap_or(0)
+/// The configuration of the cycle is complete.
+pub fn worker_processes(cycle: Cycle<'_>, load: Load) -> u32 {
+    let Some(core) = cycle.core_conf() else {
+        return 0;
+    };
+    let is_single = match load {
+        Load::Test | Load::Cold => core.master == 0,
+        Load::Reload => false,
+        Load::SingleReload => true,
+    };
+    if is_single {
+        return 1;
     }
+    u32::try_from(core.worker_processes).unwrap_or(0)
 }
 
 /// `timer_resolution` of the configuration in force, milliseconds; 0 if nginx looks at its timers whenever
 /// one is due.
 pub fn timer_resolution() -> u64 {
-    // SAFETY: the global cycle of a worker has the core module's configuration, which is complete.
-    unsafe {
-        let core = (*(*ngx_cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        (*core).timer_resolution as u64
-    }
+    // SAFETY: nothing of the cycle is kept.
+    let core = unsafe { Cycle::current() }.and_then(Cycle::core_conf);
+    core.map_or(0, |core| core.timer_resolution as u64)
 }
 
 /// User, group and name that nginx gives its workers. None if this process can't, since it is not
@@ -97,19 +93,18 @@ pub fn timer_resolution() -> u64 {
 /// # Safety
 /// `cycle` is a live cycle whose configuration is complete.
 pub unsafe fn worker_user(cycle: *const ngx_cycle_t) -> Option<(u32, u32, String)> {
-    // SAFETY: geteuid can't fail. conf_ctx has the core module's configuration, which init_conf has
-    // completed; its name is a C string, of a token or of nginx's own.
-    unsafe {
-        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        let has_user = (*core).user != u32::MAX && !(*core).username.is_null();
-        // A single process goes on as the user that it was started by.
-        let is_single = ngx_process as u32 == NGX_PROCESS_SINGLE;
-        if libc::geteuid() != 0 || !has_user || is_single {
-            return None;
-        }
-        let name = CStr::from_ptr((*core).username.cast()).to_string_lossy().into_owned();
-        Some(((*core).user, (*core).group, name))
+    // SAFETY: the caller vouches for the cycle.
+    let core = unsafe { Cycle::from_ptr(cycle) }?.core_conf()?;
+    let has_user = core.user != u32::MAX && !core.username.is_null();
+    // SAFETY: a plain global, set in main(); geteuid can't fail.
+    let (process, euid) = unsafe { (ngx_process as u32, libc::geteuid()) };
+    // A single process goes on as the user that it was started by.
+    if euid != 0 || !has_user || process == NGX_PROCESS_SINGLE {
+        return None;
     }
+    // SAFETY: a C string, of a token or of nginx's own.
+    let name = unsafe { CStr::from_ptr(core.username.cast()) };
+    Some((core.user, core.group, name.to_string_lossy().into_owned()))
 }
 
 /// Whether this process loads configurations: a master, or the one process of

@@ -2,6 +2,7 @@
 //! memory.
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -52,9 +53,10 @@ const _: () = {
     assert!(size_of::<ZoneHead>() == 256);
 };
 
-/// The module's memory in a zone. Valid in every process that inherited the mapping.
+/// The module's memory in a zone that is mapped within `'a`: for a zone of a cycle's that is until the cycle
+/// is over, see [`super::cycle`]. Valid in every process that inherited the mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Zone(NonNull<ZoneHead>);
+pub struct Zone<'a>(NonNull<ZoneHead>, PhantomData<&'a ZoneHead>);
 
 /// The generation this process committed last, so that a new zone goes on numbering.
 static LAST_GENERATION: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
@@ -69,30 +71,37 @@ pub fn last_generation() -> u64 {
     LAST_GENERATION.get_or(0)
 }
 
-impl Zone {
+impl<'a> Zone<'a> {
     /// The memory that a zone's `init` left in `data`.
     ///
     /// # Safety
-    /// `shm_zone` was initialized by [`init`] and is still mapped for as long as the result is used.
-    pub unsafe fn of(shm_zone: *const ngx_shm_zone_t) -> Option<Zone> {
+    /// `shm_zone` is a zone of [`init`]'s, and mapped within `'a` if it was initialized.
+    pub unsafe fn of(shm_zone: *const ngx_shm_zone_t) -> Option<Zone<'a>> {
         // SAFETY: the caller vouches for the zone.
-        NonNull::new(unsafe { (*shm_zone).data }.cast()).map(Zone)
+        let head = NonNull::new(unsafe { (*shm_zone).data }.cast())?;
+        Some(Zone(head, PhantomData))
+    }
+
+    /// The same, to be kept.
+    ///
+    /// # Safety
+    /// The process gives it up before the zone's cycle is over.
+    pub unsafe fn keep(self) -> Zone<'static> {
+        Zone(self.0, PhantomData)
     }
 
     /// The same memory where its mapping that begins at `from` is mapped a second time, at `to`.
     ///
     /// # Safety
-    /// The zone lies in the first mapping, and the second is there for as long as the result is used.
-    pub unsafe fn moved(self, from: *const u8, to: NonNull<u8>) -> Zone {
+    /// The zone lies in the first mapping, and the second is there within `'b`.
+    pub unsafe fn moved<'b>(self, from: *const u8, to: NonNull<u8>) -> Zone<'b> {
         // SAFETY: the caller vouches that both places are within the mappings.
-        unsafe {
-            let offset = self.0.as_ptr().cast::<u8>().offset_from(from);
-            Zone(to.offset(offset).cast())
-        }
+        let head = unsafe { to.offset(self.0.as_ptr().cast::<u8>().offset_from(from)) };
+        Zone(head.cast(), PhantomData)
     }
 
     fn head(&self) -> &ZoneHead {
-        // SAFETY: `of` promises an initialized head; everything in it may be shared.
+        // SAFETY: an initialized head, by construction; everything in it may be shared.
         unsafe { self.0.as_ref() }
     }
 
@@ -265,8 +274,8 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
 /// Takes all memory the slab pool has, in one piece, and sets it up.
 ///
 /// # Safety
-/// `pool` is a fresh slab pool.
-unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone, i32> {
+/// `pool` is a fresh slab pool, mapped within `'a`.
+unsafe fn create<'a>(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone<'a>, i32> {
     // SAFETY: a fresh pool is one run of free pages, `pfree` of them.
     unsafe {
         let bytes = (*pool).pfree * ngx_pagesize;
@@ -277,7 +286,7 @@ unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zon
         if *memory != 0 {
             ptr::write_bytes(memory, 0, bytes);
         }
-        let zone = Zone(head);
+        let zone = Zone(head, PhantomData);
         zone.head().bytes.store(bytes as u64, Relaxed);
         zone.lock().create()?;
         let started = clock::now().wall;

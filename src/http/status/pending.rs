@@ -128,8 +128,12 @@ pub fn finalize(r: *mut ngx_http_request_t, rc: ngx_int_t) {
 }
 
 /// The zone of the configuration in force.
-pub fn current_zone() -> Option<Zone> {
-    Conf::in_force().and_then(Conf::zone)
+///
+/// # Safety
+/// It is not kept when the handler returns to nginx.
+pub unsafe fn current_zone<'a>() -> Option<Zone<'a>> {
+    // SAFETY: the caller vouches for it.
+    unsafe { Conf::in_force() }.and_then(Conf::zone)
 }
 
 /// Lets the requests end now: this worker is to quit.
@@ -142,7 +146,8 @@ pub fn drain() {
 }
 
 fn on_tick() {
-    let zone = current_zone();
+    // SAFETY: it is not kept beyond this tick.
+    let zone = unsafe { current_zone() };
     let seen = zone.map_or((0, 0), |z| (z.roster().epoch(), z.roster().last_delivered()));
     let moved = SEEN.replace_or(seen, seen) != seen;
     let mut tick = Tick::new(zone, process::is_exiting(), clock::monotonic(), moved);

@@ -237,7 +237,8 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
         pending::finalize(r, NGX_ERROR as ngx_int_t);
         return;
     }
-    let zone = pending::current_zone();
+    // SAFETY: a stream does not keep it.
+    let zone = unsafe { pending::current_zone() };
     let rc = pending::with(r, |stream| stream.on_writable(r, zone)).flatten();
     if let Some(rc) = rc {
         pending::finalize(r, rc);

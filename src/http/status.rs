@@ -25,6 +25,7 @@ use crate::nginx::cycle::Cycle;
 use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
+mod live;
 mod page;
 mod pending;
 mod respond;
@@ -40,20 +41,20 @@ pub unsafe extern "C" fn cmd_worker_manager_status(
     _cmd: *mut ngx_command_t,
     _conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, in a location; a message is a C string. Whether
-    // there is a `worker_manager` block is known at the end only.
-    unsafe {
-        let Some(location) = NgxHttpCoreModule::location_conf_mut(&*cf) else {
-            return c"has no location".as_ptr().cast_mut();
-        };
-        if location.handler.is_some_and(|other| ptr::fn_addr_eq(other, OURS)) {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        location.handler = Some(OURS);
-        if let Some(conf) = Cycle::from_ptr((*cf).cycle).and_then(Conf::of_module) {
-            // The first one stays.
-            let _ = conf.status.set(place(cf));
-        }
+    // SAFETY: nginx passes the configuration being read, in a location.
+    let (cycle, location) =
+        unsafe { (Cycle::from_ptr((*cf).cycle), NgxHttpCoreModule::location_conf_mut(&*cf)) };
+    let Some(location) = location else {
+        return c"has no location".as_ptr().cast_mut();
+    };
+    if location.handler.is_some_and(|other| ptr::fn_addr_eq(other, OURS)) {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    location.handler = Some(OURS);
+    // Whether there is a `worker_manager` block is known at the end only.
+    if let Some(conf) = cycle.and_then(Conf::of_module) {
+        // SAFETY: as above. The first place stays.
+        let _ = conf.status.set(unsafe { place(cf) });
     }
     ptr::null_mut()
 }

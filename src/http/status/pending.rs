@@ -12,6 +12,7 @@ use ngx::ffi::{
     ngx_pool_cleanup_add, NGX_OK,
 };
 
+use super::live::Live;
 use super::tick::Tick;
 use crate::config::Conf;
 use crate::nginx::clock;
@@ -30,10 +31,10 @@ pub trait PendingRequest {
     fn is_due(&self, tick: &Tick) -> bool;
 
     /// Goes on. What to finalize the request with, if that was all.
-    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t>;
+    fn go_on(&mut self, r: &mut Live, tick: &mut Tick) -> Option<ngx_int_t>;
 
     /// Goes on when the client has read what it was sent, as above.
-    fn on_writable(&mut self, r: *mut ngx_http_request_t, zone: Option<Zone>) -> Option<ngx_int_t> {
+    fn on_writable(&mut self, r: &mut Live, zone: Option<Zone>) -> Option<ngx_int_t> {
         let _ = (r, zone);
         None
     }
@@ -56,16 +57,14 @@ static SEEN: MainThreadCell<Cell<(u64, u64)>> = MainThreadCell::new(Cell::new((0
 static TICKER: MainThreadCell<Timer> = MainThreadCell::new(Timer::new());
 
 /// Takes a request in, until its pool is destroyed. False if there is no memory.
-pub fn add(r: *mut ngx_http_request_t, request: Box<dyn PendingRequest>) -> bool {
-    // SAFETY: the request is live and has a pool; size 0 asks for no memory of the cleanup's.
-    unsafe {
-        let cleanup = ngx_pool_cleanup_add((*r).pool, 0);
-        if cleanup.is_null() {
-            return false;
-        }
-        (*cleanup).handler = Some(forget);
-        (*cleanup).data = r.cast();
-    }
+pub fn add(r: &Live, request: Box<dyn PendingRequest>) -> bool {
+    let r = r.as_ptr();
+    // SAFETY: a request has a pool; size 0 asks for no memory of the cleanup's.
+    let Some(cleanup) = (unsafe { ngx_pool_cleanup_add((*r).pool, 0).as_mut() }) else {
+        return false;
+    };
+    cleanup.handler = Some(forget);
+    cleanup.data = r.cast();
     let entry = Entry { request: Some(request), over: false };
     REQUESTS.with(|requests| requests.insert(r as usize, entry)).is_some()
 }
@@ -74,17 +73,29 @@ unsafe extern "C" fn forget(r: *mut c_void) {
     REQUESTS.with(|requests| requests.remove(&(r as usize)));
 }
 
+/// The request at an address, if one is in the table.
+fn live<'a>(key: usize) -> Option<Live<'a>> {
+    REQUESTS.with(|requests| requests.contains_key(&key)).filter(|is_there| *is_there)?;
+    // SAFETY: nginx destroys a request with its pool, and `forget` takes it out of the table then.
+    unsafe { Live::from_ptr(key as *mut ngx_http_request_t) }
+}
+
 /// Keeps a request that was added from ending with its content handler. False if nginx can't watch
 /// its connection.
-pub fn keep(r: *mut ngx_http_request_t) -> bool {
-    // SAFETY: the request is live. nginx counts who uses it, and ends it if the client goes.
-    unsafe {
+pub fn keep(r: &Live) -> bool {
+    let (r, connection) = (r.as_ptr(), r.connection());
+    // SAFETY: the request is there, and so are its connection and the event of that.
+    let watched = unsafe {
         (*r).read_event_handler = Some(ngx_http_test_reading);
-        if ngx_handle_read_event((*(*r).connection).read, 0) != NGX_OK as ngx_int_t {
-            return false;
-        }
+        ngx_handle_read_event((*connection).read, 0)
+    };
+    if watched != NGX_OK as ngx_int_t {
+        return false;
+    }
+    // SAFETY: a request has a main one. nginx counts its users, and ends it if the client goes.
+    unsafe {
         let main = (*r).main;
-        (*main).set_count((*main).count() + 1);
+        (*main).set_count((*main).count().wrapping_add(1));
     }
     if !TICKER.is_due_within(TICK) {
         TICKER.arm_and_hold(TICK, on_tick, Log::current());
@@ -95,14 +106,14 @@ pub fn keep(r: *mut ngx_http_request_t) -> bool {
 /// Lets a request do something that is under way. It is not in the table meanwhile, since nginx may call
 /// this module from there.
 pub fn with<T>(
-    r: *mut ngx_http_request_t,
-    go_on: impl FnOnce(&mut dyn PendingRequest) -> T,
+    r: &mut Live,
+    go_on: impl FnOnce(&mut dyn PendingRequest, &mut Live) -> T,
 ) -> Option<T> {
     let take = |entry: &mut Entry| if entry.over { None } else { entry.request.take() };
-    let key = r as usize;
+    let key = r.as_ptr() as usize;
     let taken = REQUESTS.with(|requests| requests.get_mut(&key).and_then(take));
     let mut request = taken.flatten()?;
-    let result = go_on(&mut *request);
+    let result = go_on(&mut *request, r);
     REQUESTS.with(|requests| {
         if let Some(entry) = requests.get_mut(&key) {
             entry.request = Some(request);
@@ -112,16 +123,16 @@ pub fn with<T>(
 }
 
 /// Ends a request as a content handler that returns `rc` would.
-pub fn finalize(r: *mut ngx_http_request_t, rc: ngx_int_t) {
+pub fn finalize(r: Live, rc: ngx_int_t) {
+    let (r, connection) = (r.as_ptr(), r.connection());
     REQUESTS.with(|requests| {
         if let Some(entry) = requests.get_mut(&(r as usize)) {
             entry.over = true;
         }
     });
-    // SAFETY: the request is live until it is finalized, its connection stays where it is. Whoever
+    // SAFETY: the request is there until it is finalized, its connection stays where it is. Whoever
     // finalizes outside the handlers of http has to run what that leaves to be run.
     unsafe {
-        let connection = (*r).connection;
         ngx_http_finalize_request(r, rc);
         ngx_http_run_posted_requests(connection);
     }
@@ -156,10 +167,15 @@ fn on_tick() {
     };
     let due = REQUESTS.with(|requests| -> Vec<_> {
         let due = requests.iter().filter(|(_, entry)| is_due(entry));
-        due.map(|(r, _)| *r as *mut ngx_http_request_t).collect()
+        due.map(|(key, _)| *key).collect()
     });
-    for r in due.unwrap_or_default() {
-        if let Some(rc) = with(r, |request| request.go_on(r, &mut tick)).flatten() {
+    for key in due.unwrap_or_default() {
+        // The end of one may be that of others, on the same connection.
+        let Some(mut r) = live(key) else {
+            continue;
+        };
+        let rc = with(&mut r, |request, r| request.go_on(r, &mut tick)).flatten();
+        if let Some(rc) = rc {
             finalize(r, rc);
         }
     }

@@ -64,7 +64,7 @@ pub fn judge(roster: Roster<'_>, reason: Reason) -> Reason {
     match roster.oom_kills(now.cgroup) {
         Some(seen) if now.count > seen => {
             // One kill explains one loss.
-            roster.set_oom_kills(now.cgroup, seen + 1);
+            roster.set_oom_kills(now.cgroup, seen.saturating_add(1));
             Reason::Oom
         }
         _ => reason,

@@ -31,7 +31,8 @@ pub fn register(
 ) {
     let pid = process::pid();
     let generation = conf.generation.get();
-    let heartbeat_timeout = (conf.interval() + conf.failed()) as u64 + timer::delay();
+    let heartbeat_timeout = conf.interval().saturating_add(conf.failed()) as u64;
+    let heartbeat_timeout = heartbeat_timeout.saturating_add(timer::delay());
     let recorded = guard.record(Transition::WorkerStart {
         generation,
         pid,

@@ -119,7 +119,7 @@ impl Blocked {
         else {
             return;
         };
-        if zone.is_first_to_warn(obstacle.key() | u64::from(doublings + 1)) {
+        if zone.is_first_to_warn(obstacle.key() | u64::from(doublings.saturating_add(1))) {
             // SAFETY: this thread is the one that nginx's cached time is for. In a start, an exit or
             // a reload nobody else moves it.
             unsafe { ngx_time_update() };
@@ -242,13 +242,13 @@ impl<'a> Wait<'a> {
 /// Waits, without the lock, as long as somebody is to come back to it. False if this process is to go on
 /// without the lock.
 pub(super) fn await_return(roster: Roster<'_>, wait: &mut Wait<'_>) -> bool {
-    let mut pause = 1;
+    let mut pause = 1u64;
     while let Some(Reservation { pid, since_boot, until }) = roster.reservation() {
         if clock::monotonic() >= until || is_gone(pid, since_boot) {
             break;
         }
         thread::sleep(Duration::from_millis(pause));
-        pause = (2 * pause).min(SEE_AGAIN);
+        pause = SEE_AGAIN.min(pause.saturating_mul(2));
         if !wait.goes_on() {
             return false;
         }

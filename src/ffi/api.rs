@@ -124,7 +124,7 @@ pub unsafe extern "C" fn ngx_worker_manager_counts(
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
     let moment = |time: i64| if time == 0 { nil } else { time };
-    let attempts = reloads.succeeded + reloads.failed;
+    let attempts = reloads.succeeded.saturating_add(reloads.failed);
     let known = ngx_worker_manager_counts_t {
         size,
         generation: generation as i64,

@@ -158,7 +158,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
     let Some((zone, _)) = (unsafe { api::place() }) else {
         return -1;
     };
-    let mut n = 0;
+    let mut n: c_int = 0;
     for w in zone.roster().workers() {
         if n < room {
             let worker = ngx_worker_manager_worker_t {
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
             // SAFETY: the caller vouches for the room.
             unsafe { workers.add(n as usize).write(worker) };
         }
-        n += 1;
+        n = n.saturating_add(1);
     }
     n
 }
@@ -187,7 +187,7 @@ pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
     };
     // SAFETY: the configuration is of a cycle that is being loaded.
     match unsafe { process::load(cycle) } {
-        Load::Cold => zone::last_generation() as i64 + 1,
+        Load::Cold => (zone::last_generation() as i64).saturating_add(1),
         _ => 0,
     }
 }

@@ -55,9 +55,10 @@ struct Text {
 
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let free = self.bytes.get_mut(self.used..self.used + text.len()).ok_or(fmt::Error)?;
+        let end = self.used.saturating_add(text.len());
+        let free = self.bytes.get_mut(self.used..end).ok_or(fmt::Error)?;
         free.copy_from_slice(text.as_bytes());
-        self.used += text.len();
+        self.used = end;
         Ok(())
     }
 }

@@ -79,10 +79,10 @@ pub fn workers() -> usize {
 /// The same, by a look at each. Zones without any are given up.
 fn workers_now() -> usize {
     let workers = FORMER.with(|former| {
-        let mut workers = 0;
+        let mut workers = 0usize;
         former.retain(|former| {
             let here = count(former.zone);
-            workers += here;
+            workers = workers.saturating_add(here);
             here > 0
         });
         workers
@@ -92,5 +92,5 @@ fn workers_now() -> usize {
 
 fn count(zone: Zone) -> usize {
     let counted = zone.roster().workers().filter(|w| !is_gone(w.pid, w.since_boot)).count();
-    counted + uncounted::count(zone)
+    counted.saturating_add(uncounted::count(zone))
 }

@@ -78,7 +78,7 @@ fn commit<'a>(
     guard.use_conf(conf);
     // From the first moment: a worker may be killed for memory before any has settled.
     oom::begin(guard.roster());
-    let generation = guard.roster().current_generation() + 1;
+    let generation = guard.roster().current_generation().saturating_add(1);
     conf.generation.set(generation);
     let start = Transition::MasterStart {
         pid: process::pid(),
@@ -119,14 +119,16 @@ fn known_to_master(guard: &LockGuard<'_>, load: Load) -> Vec<Transition> {
 /// `NEWBORN` after the fork, since one that is stopped must not hold up the reload.
 fn await_newborn(zone: Zone) {
     let roster = zone.roster();
-    let until = clock::monotonic() + NEWBORN;
+    let until = clock::monotonic().saturating_add(NEWBORN);
     while clock::monotonic() < until {
         let now = clock::now();
         // Others had the pid before it was forked.
         let has_begun = |(pid, forked): (i32, u64)| {
             let age = now.since_boot.saturating_sub(forked) as i64;
             let start = |event: &Event| {
-                event.kind == Kind::WorkerStart && event.pid == pid && event.time >= now.wall - age
+                event.kind == Kind::WorkerStart
+                    && event.pid == pid
+                    && event.time >= now.wall.saturating_sub(age)
             };
             roster.workers().any(|w| w.pid == pid && w.since_boot >= forked)
                 || roster.uncounted().any(|w| w.pid == pid && w.since_boot >= forked)

@@ -93,7 +93,7 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
     // Not from here: nginx is still about to close the others. And who was told by a signal is to know
     // whether the master's order follows.
     let wait = if order::may_follow() { order::FOLLOWS } else { 0 };
-    DUE.set(clock::monotonic() + wait);
+    DUE.set(clock::monotonic().saturating_add(wait));
     retry_after(wait as ngx_msec_t);
 }
 

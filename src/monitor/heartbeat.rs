@@ -70,7 +70,7 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
         interval: conf.interval() as u64,
         failed: conf.failed() as u64,
         beat: now,
-        tend_at: if process::is_worker() { now + settle } else { 0 },
+        tend_at: if process::is_worker() { now.saturating_add(settle) } else { 0 },
         on_retry: Some(on_retry),
         ..Schedule::NONE
     };
@@ -128,7 +128,8 @@ fn on_heartbeat() {
     let now = clock::monotonic();
     // Who was itself late, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
-    let least = schedule.interval + schedule.failed / 2 + timer::delay();
+    let least =
+        schedule.interval.saturating_add(schedule.failed / 2).saturating_add(timer::delay());
     let late = now.saturating_sub(schedule.beat) > least;
     member.zone.roster().beat(member.slot, member.registration, now);
     schedule.beat = now;
@@ -146,7 +147,8 @@ fn on_heartbeat() {
     let (looked, kills) = OOM_KILLS.get_or((0, None));
     let first = || member.zone.roster().workers().next();
     // One on the node is enough.
-    if now - looked >= OOM && first().is_some_and(|first| first.registration == member.registration)
+    if now.saturating_sub(looked) >= OOM
+        && first().is_some_and(|first| first.registration == member.registration)
     {
         OOM_KILLS.set((now, oom::look(member.zone.roster(), kills)));
     }
@@ -226,14 +228,14 @@ fn on_retry() {
         } else {
             Schedule::update(|schedule| schedule.confirm_at = 0);
             // Late again: no judgement this time either.
-            let late = now - schedule.confirm_at > schedule.failed / 2;
+            let late = now.saturating_sub(schedule.confirm_at) > schedule.failed / 2;
             scan(member, now, if late { Scan::AtItself } else { Scan::Second });
         }
     }
     let schedule = Schedule::get();
     for at in [schedule.confirm_at, schedule.tend_at, schedule.stuck_at] {
         if at > now {
-            retry_after((at - now) as ngx_msec_t);
+            retry_after(at.saturating_sub(now) as ngx_msec_t);
         } else if at != 0 {
             // What is left waits for the lock, or for a program.
             retry_after(busy::pause());
@@ -241,7 +243,7 @@ fn on_retry() {
     }
     let due_at = drain::due_at();
     if due_at > now {
-        retry_after((due_at - now) as ngx_msec_t);
+        retry_after(due_at.saturating_sub(now) as ngx_msec_t);
     }
 }
 
@@ -339,7 +341,7 @@ fn scan(member: Member, now: u64, closely: Scan) {
         let schedule = Schedule::get();
         if schedule.confirm_at == 0 {
             let wait = (schedule.failed / 2).clamp(1, CONFIRM);
-            Schedule::update(|schedule| schedule.confirm_at = now + wait);
+            Schedule::update(|schedule| schedule.confirm_at = now.saturating_add(wait));
             retry_after(wait as ngx_msec_t);
         }
     }
@@ -397,13 +399,14 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
         Schedule::update(|schedule| {
             // Those who were watched may have another place in the ring now.
             schedule.tend_at = now;
-            schedule.stuck_at = conf.draining_warn.map_or(0, |warn| now + warn as u64);
+            schedule.stuck_at =
+                conf.draining_warn.map_or(0, |warn| now.saturating_add(warn as u64));
         });
     }
     let schedule = Schedule::get();
     if schedule.stuck_at != 0 && now >= schedule.stuck_at {
         // The worker drains from when that was recorded, which was a moment after it noticed the order.
-        let stuck_at = me.draining_since + conf.draining_warn.unwrap_or(0) as u64;
+        let stuck_at = me.draining_since.saturating_add(conf.draining_warn.unwrap_or(0) as u64);
         let is_due = now >= stuck_at;
         Schedule::update(|schedule| schedule.stuck_at = if is_due { 0 } else { stuck_at });
         if is_due {

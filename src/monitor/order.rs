@@ -134,7 +134,7 @@ pub fn await_master(draining: bool) {
     let quits = terminate_flag().load(Relaxed) == 0;
     // Who drains was told so a while ago.
     let grace = if quits && draining { 0 } else { FOLLOWS };
-    let until = clock::monotonic() + grace;
+    let until = clock::monotonic().saturating_add(grace);
     while may_follow() && !process::is_orphan() {
         let Some(Channel { connection, .. }) = channel() else {
             return;

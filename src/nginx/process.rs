@@ -134,7 +134,7 @@ pub fn connections() -> (u32, u32) {
         let connections = slice::from_raw_parts((*cycle).connections, n);
         (connections, n.saturating_sub((*cycle).free_connection_n))
     };
-    let (mut active, mut idle) = (0, 0);
+    let (mut active, mut idle) = (0u32, 0u32);
     for c in connections {
         if unseen == 0 {
             break;
@@ -147,7 +147,7 @@ pub fn connections() -> (u32, u32) {
         // timers of Lua's. A free one has -1, too, and its event is closed, or that of a listening socket
         // (`ngx_close_listening_sockets`).
         if c.fd != -1 || (read.closed() == 0 && read.accept() == 0) {
-            unseen -= 1;
+            unseen = unseen.saturating_sub(1);
         }
         if c.fd < 0 || read.accept() != 0 || read.channel() != 0 || read.resolver() != 0 {
             continue;
@@ -156,10 +156,8 @@ pub fn connections() -> (u32, u32) {
             // A stream of QUIC's, whose connection is counted.
             continue;
         }
-        match is_idle(c) {
-            true => idle += 1,
-            false => active += 1,
-        }
+        let count = if is_idle(c) { &mut idle } else { &mut active };
+        *count = count.saturating_add(1);
     }
     (active, idle)
 }
@@ -174,7 +172,7 @@ fn is_idle(c: &ngx_connection_t) -> bool {
 /// The same as one number.
 pub fn all_connections() -> u32 {
     let (active, idle) = connections();
-    active + idle
+    active.saturating_add(idle)
 }
 
 /// Whether this worker quits gracefully.
@@ -283,23 +281,22 @@ fn predecessor_entry() -> Option<ngx_process_t> {
     if !is_worker() {
         return None;
     }
-    // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table; entries are plain data.
-    let process = unsafe { ngx_processes[slot() as usize % PROCESSES] };
+    let process = entry(slot())?;
     (process.pid > 0 && process.exited() != 0).then_some(process)
+}
+
+/// An entry of the master's table, of which every process has its own copy.
+fn entry(slot: u32) -> Option<ngx_process_t> {
+    let table = (&raw const ngx_processes).cast::<ngx_process_t>();
+    let slot = Some(slot as usize).filter(|slot| *slot < PROCESSES)?;
+    // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table; entries are plain data.
+    Some(unsafe { *table.add(slot) })
 }
 
 /// How the child that was last in a slot of this master's table ended, if nginx knows and has not
 /// given the slot to another since. `pid` -1 is what nginx leaves of a child it does not respawn.
 pub fn exit_status(slot: u32, pid: i32) -> Option<Reason> {
-    let slot = slot as usize;
-    // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table, which is this process's
-    // own; entries are plain data.
-    let process = unsafe {
-        if slot >= PROCESSES {
-            return None;
-        }
-        &ngx_processes[slot]
-    };
+    let process = entry(slot)?;
     (process.exited() != 0 && (process.pid == pid || process.pid == -1))
         .then(|| Reason::from_wait_status(process.status))
 }

@@ -110,7 +110,7 @@ impl Stream {
 
     fn set(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
-        self.ping_at = clock::monotonic() + PING;
+        self.ping_at = clock::monotonic().saturating_add(PING);
         let range = self.bytes.as_mut_ptr_range();
         // SAFETY: both live as long as the request; nginx does not use them while this runs. Zeros, as the
         // pool has made them, are how nginx makes them too.
@@ -133,7 +133,7 @@ impl Stream {
         let mut piece = missed.map_or(String::new(), |missed| missed.message());
         self.after = after;
         while self.after.seq < newest && piece.len() < PIECE {
-            let next = self.after.seq + 1;
+            let next = self.after.seq.saturating_add(1);
             match lines.get(roster, next) {
                 Some(line) => piece.push_str(line),
                 // It was overwritten a moment ago: there is a gap, which is told the next time.

@@ -74,19 +74,20 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_exit_begin(
     if let Some(w) = roster.workers().find(|w| before != 0 && w.pid == pid_of(before)) {
         roster.mark(w.slot, left(vm_of(before)));
     }
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        if (*counts).size < size_of::<ngx_worker_manager_counts_t>() {
-            return -1;
-        }
-        if api::ngx_worker_manager_counts(counts) != 0 {
-            return -1;
-        }
-        // This worker itself may just have been taken for hung.
-        let n = count(roster, member.generation, left(vm), false);
-        (*counts).n_mine = n.max(1).into();
-        *stopping = is_stopping(&member).into();
+    // SAFETY: the caller vouches for the size at least.
+    if unsafe { (*counts).size } < size_of::<ngx_worker_manager_counts_t>() {
+        return -1;
     }
+    // SAFETY: the caller vouches for both, and the first is whole.
+    let (counts, stopping) = unsafe { (&mut *counts, &mut *stopping) };
+    // SAFETY: as above.
+    if unsafe { api::ngx_worker_manager_counts(counts) } != 0 {
+        return -1;
+    }
+    // This worker itself may just have been taken for hung.
+    let n = count(roster, member.generation, left(vm), false);
+    counts.n_mine = n.max(1).into();
+    *stopping = is_stopping(&member).into();
     0
 }
 

@@ -20,17 +20,16 @@ use crate::nginx::{module, process, zone};
 /// Called by nginx with a cycle that has a pool.
 pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
     // SAFETY: a cycle has its pool from the beginning; size 0 asks for no memory of the cleanup's.
-    unsafe {
-        let cleanup = ngx_pool_cleanup_add((*cycle).pool, 0);
-        if cleanup.is_null() {
-            return ptr::null_mut();
-        }
-        let conf = Box::into_raw(Box::new(Conf::new(cycle))).cast::<c_void>();
-        lifecycle::load_begins();
-        (*cleanup).handler = Some(destroy);
-        (*cleanup).data = conf;
-        conf
-    }
+    let Some(cleanup) = (unsafe { ngx_pool_cleanup_add((*cycle).pool, 0).as_mut() }) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: the cleanup frees it.
+    let conf = unsafe { Conf::new(cycle) };
+    let conf = Box::into_raw(Box::new(conf)).cast::<c_void>();
+    lifecycle::load_begins();
+    cleanup.handler = Some(destroy);
+    cleanup.data = conf;
+    conf
 }
 
 /// nginx's `init_conf`: the configuration file has been read to its end.

@@ -60,7 +60,7 @@ impl Exec {
                 .iter()
                 .map(|argument| CString::new(argument.fill(event).to_string()).unwrap_or_default()),
         );
-        let mut envp = context.environment.borrow().clone();
+        let mut envp = context.environment.try_borrow().map(|own| own.clone()).unwrap_or_default();
         envp.extend(Field::ALL.into_iter().filter_map(|field| variable(field, event)));
 
         let is_awaited = self.awaited && event.kind.is_awaited();

@@ -16,7 +16,7 @@ use crate::nginx::header::{
     ngx_worker_manager_event_t, ngx_worker_manager_lua_t, NGX_WORKER_MANAGER_NIL,
 };
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 
 /// How many Lua VMs of a configuration there can be: nginx's Lua modules, for http and for stream,
 /// have one each.
@@ -55,12 +55,12 @@ pub struct Handler {
     pub details: bool,
 }
 
-static EVENT: PerProcess<Cell<*const ngx_worker_manager_event_t>> =
-    PerProcess(Cell::new(ptr::null()));
+static EVENT: MainThreadCell<Cell<*const ngx_worker_manager_event_t>> =
+    MainThreadCell::new(Cell::new(ptr::null()));
 
 /// The event that a handler is called for which asks for it.
 pub fn current_event() -> *const ngx_worker_manager_event_t {
-    EVENT.get()
+    EVENT.get_or(ptr::null())
 }
 
 impl Handler {

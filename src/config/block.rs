@@ -5,16 +5,16 @@ use core::ptr;
 use std::ffi::CString;
 
 use ngx::ffi::{
-    ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_msec_t, ngx_pagesize, ngx_parse_size,
-    ngx_parse_time, ngx_pnalloc, ngx_shared_memory_add, ngx_str_t, ngx_uint_t, NGX_CORE_MODULE,
-    NGX_ERROR,
+    ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_cycle_t, ngx_msec_t, ngx_pagesize,
+    ngx_parse_size, ngx_parse_time, ngx_pnalloc, ngx_str_t, ngx_uint_t, NGX_CORE_MODULE, NGX_ERROR,
 };
 
 use super::conf::Conf;
 use super::error::ConfError;
 use super::on;
 use crate::actions::event_log::{EventLog, Format};
-use crate::nginx::{abi, module, process, zone};
+use crate::nginx::cycle::Cycle;
+use crate::nginx::{abi, process};
 
 /// nginx's NGX_CONF_OK and NGX_CONF_ERROR.
 pub const CONF_OK: *mut c_char = ptr::null_mut();
@@ -39,6 +39,12 @@ unsafe fn arguments<'a>(cf: *mut ngx_conf_t) -> &'a [ngx_str_t] {
     unsafe { (*(*cf).args).as_slice() }
 }
 
+/// The first argument; nginx has seen to it that there is one.
+fn first(arguments: &[ngx_str_t]) -> &ngx_str_t {
+    const EMPTY: &ngx_str_t = &ngx_str_t { len: 0, data: ptr::null_mut() };
+    arguments.first().unwrap_or(EMPTY)
+}
+
 /// One argument as text.
 fn text(argument: &ngx_str_t) -> Result<&str, ConfError> {
     core::str::from_utf8(argument.as_bytes()).map_err(|_| ConfError::NotUtf8)
@@ -53,17 +59,16 @@ unsafe fn report(cf: *mut ngx_conf_t, result: Result<(), ConfError>) -> *mut c_c
     let Err(error) = result else {
         return CONF_OK;
     };
-    let message = error.to_string().replace('\0', "");
-    // SAFETY: the pool is that of the configuration being read; the copy ends with a zero byte.
-    unsafe {
-        let copy = ngx_pnalloc((*cf).pool, message.len() + 1).cast::<u8>();
-        if copy.is_null() {
-            return CONF_ERROR;
-        }
-        ptr::copy_nonoverlapping(message.as_ptr(), copy, message.len());
-        *copy.add(message.len()) = 0;
-        copy.cast()
+    let message = CString::new(error.to_string().replace('\0', "")).unwrap_or_default();
+    let bytes = message.as_bytes_with_nul();
+    // SAFETY: the pool is that of the configuration being read.
+    let copy = unsafe { ngx_pnalloc((*cf).pool, bytes.len()) }.cast::<u8>();
+    if copy.is_null() {
+        return CONF_ERROR;
     }
+    // SAFETY: there is room for as many bytes.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len()) };
+    copy.cast()
 }
 
 /// Calls a directive's handler proper with the arguments and the configuration.
@@ -77,10 +82,10 @@ unsafe fn handle(
 ) -> *mut c_char {
     // SAFETY: with NGX_DIRECT_CONF nginx passes what our create_conf returned, and nobody else
     // holds it while the configuration is read.
-    unsafe {
-        let result = set(&mut *conf.cast::<Conf>(), &arguments(cf)[1..]);
-        report(cf, result)
-    }
+    let (conf, words) = unsafe { (&mut *conf.cast::<Conf>(), arguments(cf)) };
+    let result = set(conf, words.get(1..).unwrap_or_default());
+    // SAFETY: the caller vouches for it.
+    unsafe { report(cf, result) }
 }
 
 pub unsafe extern "C" fn cmd_worker_manager(
@@ -88,52 +93,47 @@ pub unsafe extern "C" fn cmd_worker_manager(
     _cmd: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: see `handle`; the context is put back before returning, as every block does.
-    unsafe {
-        let conf = conf.cast::<Conf>();
-        if (*conf).enabled {
-            return report(cf, Err(ConfError::Duplicate));
-        }
-        if !abi::fit((*cf).cycle) {
-            return report(cf, Err(ConfError::Headers));
-        }
-        (*conf).enabled = true;
-        (*conf).place = place(cf);
-
-        let outer = (*cf).cmd_type;
-        let outer_module = (*cf).module_type;
+    // SAFETY: with NGX_DIRECT_CONF nginx passes what our create_conf returned. It is borrowed for a moment
+    // each time, since the directives of the block get it, too.
+    let begun = unsafe { begin(cf, &mut *conf.cast::<Conf>()) };
+    if begun.is_err() {
+        // SAFETY: as above.
+        return unsafe { report(cf, begun) };
+    }
+    // SAFETY: the context is put back before returning, as every block does.
+    let rv = unsafe {
+        let outer = ((*cf).cmd_type, (*cf).module_type);
         (*cf).cmd_type = NGX_WORKER_MANAGER_CONF as ngx_uint_t;
         (*cf).module_type = NGX_CORE_MODULE as ngx_uint_t;
         let rv = ngx_conf_parse(cf, ptr::null_mut());
-        (*cf).cmd_type = outer;
-        (*cf).module_type = outer_module;
-        if rv != CONF_OK {
-            return rv;
-        }
-        let result = add_zone(cf, &mut *conf);
-        report(cf, result)
+        ((*cf).cmd_type, (*cf).module_type) = outer;
+        rv
+    };
+    if rv != CONF_OK {
+        return rv;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let registered = (*conf.cast::<Conf>()).register_zone(cf);
+        report(cf, registered.then_some(()).ok_or(ConfError::Zone))
     }
 }
 
-/// Registers the zone once the block is read.
+/// The block begins.
 ///
 /// # Safety
 /// `cf` is what nginx passed to the handler.
-unsafe fn add_zone(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
-    let name = conf.zone_name();
-    let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
-    let size = conf.zone_size();
-    // SAFETY: the name lives as long as the configuration, which lives as long as the cycle;
-    // nginx logs what is wrong with a name that another module uses.
-    unsafe {
-        let shm_zone = ngx_shared_memory_add(cf, &mut name, size, module::tag());
-        if shm_zone.is_null() {
-            return Err(ConfError::Zone);
-        }
-        (*shm_zone).init = Some(zone::init);
-        (*shm_zone).data = ptr::null_mut();
-        conf.shm_zone = shm_zone;
+unsafe fn begin(cf: *mut ngx_conf_t, conf: &mut Conf) -> Result<(), ConfError> {
+    if conf.enabled {
+        return Err(ConfError::Duplicate);
     }
+    // SAFETY: the caller vouches for it; the cycle is the one whose configuration is being read.
+    let (fits, place) = unsafe { (abi::fit((*cf).cycle), place(cf)) };
+    if !fits {
+        return Err(ConfError::Headers);
+    }
+    conf.enabled = true;
+    conf.place = place;
     Ok(())
 }
 
@@ -174,7 +174,7 @@ fn set_zone(conf: &mut Conf, arguments: &[ngx_str_t]) -> Result<(), ConfError> {
     if let Some(size) = size {
         let bytes = parse_size(size).ok_or(ConfError::Size(text(size)?.to_string()))?;
         // SAFETY: a plain global, set when nginx starts.
-        let least = MIN_PAGES * unsafe { ngx_pagesize };
+        let least = MIN_PAGES.saturating_mul(unsafe { ngx_pagesize });
         if bytes < least {
             return Err(ConfError::SmallZone(bytes, least / 1024));
         }
@@ -211,11 +211,12 @@ fn set_time(time: &mut Option<ngx_msec_t>, arguments: &[ngx_str_t]) -> Result<()
     if time.is_some() {
         return Err(ConfError::Duplicate);
     }
-    let mut line = arguments[0];
+    let argument = first(arguments);
+    let mut line = *argument;
     // SAFETY: the string is a live argument; the function only reads it.
     let parsed = unsafe { ngx_parse_time(&mut line, 0) };
     if parsed == NGX_ERROR as isize || line.len == 0 {
-        return Err(ConfError::Time(text(&arguments[0])?.to_string()));
+        return Err(ConfError::Time(text(argument)?.to_string()));
     }
     if parsed == 0 {
         return Err(ConfError::ZeroTime);
@@ -232,30 +233,41 @@ pub unsafe extern "C" fn cmd_event_log(
     // SAFETY: nginx's arguments go through as they are; the cycle is that of the configuration.
     unsafe {
         let cycle = (*cf).cycle;
-        handle(cf, conf, |conf, arguments| {
-            if conf.event_log.is_some() {
-                return Err(ConfError::Duplicate);
-            }
-            let format = match arguments.get(1).map(text).transpose()? {
-                None | Some("json") => Format::Json,
-                Some("text") => Format::Text,
-                Some(other) => return Err(ConfError::Format(other.to_string())),
-            };
-            let name = text(&arguments[0])?;
-            let log = match name {
-                "" => return Err(ConfError::FileName),
-                "off" if arguments.len() > 1 => return Err(ConfError::FormatOfOff),
-                "off" => Some(EventLog::off()),
-                "stderr" => EventLog::stderr(cycle, format),
-                _ if NO_FILES.iter().any(|prefix| name.starts_with(prefix)) => {
-                    return Err(ConfError::NoFile(name.to_string()));
-                }
-                _ => EventLog::list(cycle, arguments[0], format),
-            };
-            conf.event_log = Some(log.ok_or_else(|| ConfError::File(name.to_string()))?);
-            Ok(())
-        })
+        handle(cf, conf, |conf, arguments| set_event_log(conf, arguments, cycle))
     }
+}
+
+/// # Safety
+/// `cycle` is the one whose configuration is being read, and these are arguments of that.
+unsafe fn set_event_log(
+    conf: &mut Conf,
+    arguments: &[ngx_str_t],
+    cycle: *mut ngx_cycle_t,
+) -> Result<(), ConfError> {
+    if conf.event_log.is_some() {
+        return Err(ConfError::Duplicate);
+    }
+    let format = match arguments.get(1).map(text).transpose()? {
+        None | Some("json") => Format::Json,
+        Some("text") => Format::Text,
+        Some(other) => return Err(ConfError::Format(other.to_string())),
+    };
+    let argument = first(arguments);
+    let name = text(argument)?;
+    let log = match name {
+        "" => return Err(ConfError::FileName),
+        "off" if arguments.len() > 1 => return Err(ConfError::FormatOfOff),
+        "off" => Some(EventLog::off()),
+        // SAFETY: the caller vouches for the cycle.
+        "stderr" => unsafe { EventLog::stderr(cycle, format) },
+        _ if NO_FILES.iter().any(|prefix| name.starts_with(prefix)) => {
+            return Err(ConfError::NoFile(name.to_string()));
+        }
+        // SAFETY: as above, and for the argument.
+        _ => unsafe { EventLog::list(cycle, *argument, format) },
+    };
+    conf.event_log = Some(log.ok_or_else(|| ConfError::File(name.to_string()))?);
+    Ok(())
 }
 
 /// File and line that nginx reads, as it names them in its messages.
@@ -279,21 +291,24 @@ pub unsafe extern "C" fn cmd_on(
     _cmd: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx's arguments go through as they are; the cycle is that of the configuration.
-    unsafe {
-        let cycle = (*cf).cycle;
-        handle(cf, conf, |conf, arguments| {
-            let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-            let mut on = on::parse(&words, cycle)?;
-            on.place = place(cf);
-            let file_and_line = on.place.rsplit('/').next().unwrap_or("");
-            on.label = format!("{} ({file_and_line})", on.label);
-            if on.callback.is_program() && !process::is_signaller() && conf.helper.get().is_none() {
-                // Set once.
-                let _ = conf.helper.set(on::helper()?);
-            }
-            conf.callbacks.push(on);
-            Ok(())
-        })
-    }
+    // SAFETY: nginx passes the configuration being read, and its cycle.
+    let (cycle, place) = unsafe { (Cycle::from_ptr((*cf).cycle), place(cf)) };
+    let Some(cycle) = cycle else {
+        return CONF_ERROR;
+    };
+    let set = |conf: &mut Conf, arguments: &[ngx_str_t]| {
+        let words = arguments.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+        let mut on = on::parse(&words, cycle)?;
+        on.place = place;
+        let file_and_line = on.place.rsplit('/').next().unwrap_or("");
+        on.label = format!("{} ({file_and_line})", on.label);
+        if on.callback.is_program() && !process::is_signaller() && conf.helper.get().is_none() {
+            // Set once.
+            let _ = conf.helper.set(on::helper()?);
+        }
+        conf.callbacks.push(on);
+        Ok(())
+    };
+    // SAFETY: nginx's arguments go through as they are.
+    unsafe { handle(cf, conf, set) }
 }

@@ -5,13 +5,17 @@ use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
 
-use ngx::ffi::{ngx_cycle, ngx_cycle_t, ngx_msec_t, ngx_shm_zone_t};
+use ngx::ffi::{
+    ngx_conf_t, ngx_cycle_t, ngx_msec_t, ngx_shared_memory_add, ngx_shm_t, ngx_shm_zone_t,
+    ngx_str_t,
+};
 
 use super::callbacks::Callbacks;
 use super::lua::Lua;
 use crate::actions::event_log::EventLog;
 use crate::actions::ActionContext;
-use crate::nginx::zone::Zone;
+use crate::nginx::cycle::Cycle;
+use crate::nginx::zone::{self, Zone};
 use crate::nginx::{clock, module};
 
 /// The configuration of one cycle.
@@ -41,7 +45,7 @@ pub struct Conf {
     /// The file that every event goes to.
     pub event_log: Option<EventLog>,
     /// The zone, once the block is read.
-    pub shm_zone: *mut ngx_shm_zone_t,
+    shm_zone: *mut ngx_shm_zone_t,
     /// File and line of the first `worker_manager_status`, if there is one.
     pub status: OnceCell<String>,
     /// What runs for which event.
@@ -52,8 +56,8 @@ pub struct Conf {
     pub environment: RefCell<Vec<CString>>,
     /// The generation that was committed with this configuration; 0 before.
     pub generation: Cell<u64>,
-    /// The cycle it is the configuration of.
-    pub cycle: *mut ngx_cycle_t,
+    /// The cycle it is the configuration of, which frees it.
+    cycle: *mut ngx_cycle_t,
     /// Whether the whole configuration file has been read.
     pub parsed: Cell<bool>,
     /// What Lua code adds.
@@ -77,12 +81,53 @@ impl Conf {
     }
 
     /// Its zone, if that can be read: it has been initialized.
-    pub fn zone(&self) -> Option<Zone> {
+    pub fn zone(&self) -> Option<Zone<'_>> {
         if self.shm_zone.is_null() {
             return None;
         }
-        // SAFETY: nginx keeps the zone of a live cycle mapped; its data is what `init` left.
+        // SAFETY: the zone that `register` got, whose data is null or what `init` left. nginx keeps it mapped
+        // until the cycle is over, and nobody borrows a configuration for longer, see `Cycle`.
         unsafe { Zone::of(self.shm_zone) }
+    }
+
+    /// Where nginx has mapped its zone, and how large it is.
+    pub fn mapping(&self) -> Option<(*mut u8, usize)> {
+        // SAFETY: null, or the zone that `register` got, an entry of the cycle's list.
+        let ngx_shm_t { addr, size, .. } = unsafe { self.shm_zone.as_ref() }?.shm;
+        Some((addr, size))
+    }
+
+    /// Registers its zone; false if that can't be.
+    ///
+    /// # Safety
+    /// `cf` is what nginx passed to a directive's handler, and reads the cycle of this configuration.
+    pub unsafe fn register_zone(&mut self, cf: *mut ngx_conf_t) -> bool {
+        let name = self.zone_name();
+        let mut name = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
+        // SAFETY: the name lives as long as the configuration, which lives as long as the cycle; nginx logs
+        // what is wrong with a name that another module uses.
+        let zone = unsafe {
+            ngx_shared_memory_add(cf, &mut name, self.zone_size(), module::tag()).as_mut()
+        };
+        let Some(zone) = zone else {
+            return false;
+        };
+        zone.init = Some(zone::init);
+        zone.data = ptr::null_mut();
+        self.shm_zone = zone;
+        true
+    }
+
+    /// The same in C.
+    pub fn cycle_ptr(&self) -> *mut ngx_cycle_t {
+        self.cycle
+    }
+
+    /// The cycle it is the configuration of.
+    pub fn cycle(&self) -> Option<Cycle<'_>> {
+        // SAFETY: the configuration lies in the cycle's pool, by its cleanup, and nobody borrows it for
+        // longer than the cycle is not over.
+        unsafe { Cycle::from_ptr(self.cycle) }
     }
 
     /// Heartbeat interval, milliseconds.
@@ -112,36 +157,31 @@ impl Conf {
     }
 
     /// The configuration of a cycle; none if it has no `worker_manager` block.
-    ///
-    /// # Safety
-    /// `cycle` is a live cycle whose modules include this one or which has no configuration yet.
-    pub unsafe fn of<'a>(cycle: *const ngx_cycle_t) -> Option<&'a Conf> {
-        // SAFETY: the caller vouches for the cycle.
-        unsafe { Conf::of_module(cycle) }.filter(|conf| conf.enabled)
+    pub fn of(cycle: Cycle<'_>) -> Option<&Conf> {
+        Conf::of_module(cycle).filter(|conf| conf.enabled)
     }
 
-    /// The configuration in force, for who is not called as a module of its cycle; see `of`.
-    pub fn in_force<'a>() -> Option<&'a Conf> {
-        // SAFETY: nginx's global cycle is live, and has its modules if it has a configuration.
-        unsafe {
-            let cycle: *const ngx_cycle_t = ngx_cycle.cast();
-            let has = !cycle.is_null() && !(*cycle).conf_ctx.is_null() && module::is_in(cycle);
-            has.then(|| Conf::of(cycle)).flatten()
-        }
+    /// The configuration in force.
+    ///
+    /// # Safety
+    /// As for [`Cycle::current`].
+    pub unsafe fn in_force<'a>() -> Option<&'a Conf> {
+        // SAFETY: the caller vouches for it.
+        unsafe { Cycle::current() }.and_then(Conf::of)
     }
 
     /// The configuration of a cycle, with a `worker_manager` block or without.
-    ///
-    /// # Safety
-    /// As for `of`.
-    pub unsafe fn of_module<'a>(cycle: *const ngx_cycle_t) -> Option<&'a Conf> {
-        // SAFETY: the caller vouches for the cycle; the module's configuration is what `create_conf` returned,
-        // and it lives as long as the cycle's pool.
+    pub fn of_module(cycle: Cycle<'_>) -> Option<&Conf> {
+        // SAFETY: the module's configuration is what `create_conf` returned, and it lives as long as the
+        // cycle's pool.
         unsafe { module::configuration(cycle).cast::<Conf>().as_ref() }
     }
 
     /// That of a cycle, with nothing in it yet.
-    pub fn new(cycle: *mut ngx_cycle_t) -> Conf {
+    ///
+    /// # Safety
+    /// The cycle's pool frees it.
+    pub unsafe fn new(cycle: *mut ngx_cycle_t) -> Conf {
         Conf {
             enabled: false,
             zone_name: None,

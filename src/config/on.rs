@@ -5,18 +5,19 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 
-use ngx::ffi::{ngx_conf_full_name, ngx_cycle_t, ngx_str_t, NGX_OK};
+use ngx::ffi::{ngx_conf_full_name, ngx_str_t, NGX_OK};
 use roster::{Kind, Template};
 
 use super::callbacks::On;
 use super::error::ConfError;
 use crate::actions::helper::{self, Unfit};
 use crate::actions::{Call, Callback, Exec, LoadError, LogLine};
+use crate::nginx::cycle::Cycle;
 use crate::nginx::log::Level;
 use crate::nginx::process;
 
 /// Reads the words after `on`; whoever reads the file adds where they are.
-pub fn parse(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<On, ConfError> {
+pub fn parse(words: &[&str], cycle: Cycle<'_>) -> Result<On, ConfError> {
     let (event, rest) = words.split_first().unwrap_or((&"", &[]));
     let (action, rest) = rest.split_first().unwrap_or((&"", &[]));
     let kind = match *event {
@@ -49,7 +50,7 @@ fn log(words: &[&str]) -> Result<LogLine, ConfError> {
     Ok(LogLine { level, text: template(text)? })
 }
 
-fn exec(words: &[&str], cycle: *mut ngx_cycle_t, awaited: bool) -> Result<Exec, ConfError> {
+fn exec(words: &[&str], cycle: Cycle<'_>, awaited: bool) -> Result<Exec, ConfError> {
     let (program, arguments) = words.split_first().ok_or(ConfError::ExecArguments)?;
     if Template::parse(program).map_or(true, |name| name.has_fields()) {
         return Err(ConfError::FieldInProgram(program.to_string()));
@@ -63,7 +64,7 @@ fn exec(words: &[&str], cycle: *mut ngx_cycle_t, awaited: bool) -> Result<Exec, 
     Ok(Exec { path, arguments, awaited })
 }
 
-fn call(words: &[&str], cycle: *mut ngx_cycle_t) -> Result<Call, ConfError> {
+fn call(words: &[&str], cycle: Cycle<'_>) -> Result<Call, ConfError> {
     let (library, symbol, text) = match words {
         [library, symbol] => (library, symbol, None),
         [library, symbol, text] => (library, symbol, Some(text)),
@@ -86,13 +87,13 @@ fn template(text: &str) -> Result<Template, ConfError> {
 }
 
 /// A path relative to nginx's prefix, made absolute, as for every path in its configuration.
-fn full_name(name: &str, cycle: *mut ngx_cycle_t) -> Result<CString, ConfError> {
+fn full_name(name: &str, cycle: Cycle<'_>) -> Result<CString, ConfError> {
     let name = CString::new(name).map_err(|_| ConfError::ZeroByte)?;
     let mut full = ngx_str_t { len: name.count_bytes(), data: name.as_ptr().cast_mut().cast() };
     // SAFETY: the cycle is the one being configured; the function points `full` at a string in its
     // pool that ends with a zero byte, or leaves it at `name`, which does too.
     unsafe {
-        if ngx_conf_full_name(cycle, &mut full, 0) != NGX_OK as isize {
+        if ngx_conf_full_name(cycle.as_ptr(), &mut full, 0) != NGX_OK as isize {
             return Err(LoadError::Library("no memory".to_string()).into());
         }
         Ok(CStr::from_ptr(full.data.cast()).to_owned())

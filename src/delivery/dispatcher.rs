@@ -16,9 +16,9 @@ use crate::nginx::zone::Zone;
 
 /// The holder of the lock, with the configuration whose hooks it runs.
 pub struct Dispatcher<'a> {
-    pub zone: Zone,
+    pub zone: Zone<'a>,
     pub conf: &'a Conf,
-    pub log: Log,
+    pub log: Log<'a>,
     /// The program that is awaited.
     pub program: &'a mut Option<Running>,
 }

@@ -16,9 +16,9 @@ use crate::nginx::zone::Zone;
 
 /// The lock, held by this process, and what it has begun with it. Dropping it releases the lock.
 pub struct LockGuard<'a> {
-    pub(super) zone: Zone,
+    pub(super) zone: Zone<'a>,
     pub(super) conf: &'a Conf,
-    pub(super) log: Log,
+    pub(super) log: Log<'a>,
     pub(super) transaction: Transaction,
     /// The program that the transaction awaits.
     pub(super) program: Option<Running>,
@@ -35,7 +35,12 @@ enum Entry<'a> {
 impl<'a> LockGuard<'a> {
     /// Takes the lock, however long that takes. None if this process was told to end meanwhile, or the
     /// lock can't be had at all, both of which are logged.
-    pub fn take(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Option<LockGuard<'a>> {
+    pub fn take(
+        zone: Zone<'a>,
+        conf: &'a Conf,
+        log: Log<'a>,
+        occasion: Occasion,
+    ) -> Option<LockGuard<'a>> {
         let mut wait = Wait::new(zone, conf, log, occasion);
         loop {
             if !await_return(zone.roster(), &mut wait) {
@@ -50,7 +55,7 @@ impl<'a> LockGuard<'a> {
     }
 
     /// Takes the lock if it is free.
-    pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<LockGuard<'a>> {
+    pub fn try_take(zone: Zone<'a>, conf: &'a Conf, log: Log<'a>) -> Option<LockGuard<'a>> {
         match zone.lock().try_take() {
             Err(libc::EBUSY) => None,
             taken => match Self::enter(taken, zone, conf, log) {
@@ -60,7 +65,7 @@ impl<'a> LockGuard<'a> {
         }
     }
 
-    fn enter(taken: Result<Taken, i32>, zone: Zone, conf: &'a Conf, log: Log) -> Entry<'a> {
+    fn enter(taken: Result<Taken, i32>, zone: Zone<'a>, conf: &'a Conf, log: Log<'a>) -> Entry<'a> {
         if !is_mine(taken, zone, log) {
             return Entry::Failed;
         }

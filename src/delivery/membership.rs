@@ -5,14 +5,15 @@ use std::cell::Cell;
 use roster::WorkerView;
 
 use crate::nginx::clock;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// A worker's place in the roster.
 #[derive(Clone, Copy)]
 pub struct Member {
     /// The zone it is registered in.
-    pub zone: Zone,
+    pub zone: Zone<'static>,
     /// Its generation.
     pub generation: u64,
     /// Its slot.
@@ -25,7 +26,7 @@ pub struct Member {
     pub(super) pid: i32,
 }
 
-static MEMBER: PerProcess<Cell<Option<Member>>> = PerProcess(Cell::new(None));
+static MEMBER: MainThreadCell<Cell<Option<Member>>> = MainThreadCell::new(Cell::new(None));
 
 impl Member {
     /// Its record, unless the slot is no longer its own.
@@ -36,12 +37,12 @@ impl Member {
 
 /// This process's place in the roster, if it is a registered worker.
 pub fn member() -> Option<Member> {
-    MEMBER.get().filter(|member| member.pid == process::pid())
+    MEMBER.get_or(None).filter(|member| member.pid == process::pid())
 }
 
 /// This worker's heartbeat, if it is one: one store.
 pub fn beat() {
-    if let Some(member) = MEMBER.get() {
+    if let Some(member) = MEMBER.get_or(None) {
         member.zone.roster().beat(member.slot, member.registration, clock::monotonic());
     }
 }

@@ -10,10 +10,11 @@ use linux::cgroup::{MemoryController, OomKills};
 use roster::{Reason, Roster};
 
 use crate::nginx::failpoint;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 
 /// Where the counts lie. Looked for once, in the process that starts the node; workers inherit it.
-static CONTROLLER: PerProcess<OnceCell<Option<MemoryController>>> = PerProcess(OnceCell::new());
+static CONTROLLER: MainThreadCell<OnceCell<Option<MemoryController>>> =
+    MainThreadCell::new(OnceCell::new());
 
 /// The kernel's count of processes of this process's cgroup that it killed for memory.
 fn kills() -> Option<OomKills> {
@@ -23,7 +24,7 @@ fn kills() -> Option<OomKills> {
         let (count, cgroup) = (numbers.next()?.ok()?, numbers.next());
         return Some(OomKills { count, cgroup: cgroup.map_or(Some(1), Result::ok)? });
     }
-    CONTROLLER.get_or_init(MemoryController::find).as_ref()?.oom_kills()
+    CONTROLLER.here()?.get_or_init(MemoryController::find).as_ref()?.oom_kills()
 }
 
 /// Notes what the count is if nobody knows what it was in this cgroup: kills until then are not those
@@ -63,7 +64,7 @@ pub fn judge(roster: Roster<'_>, reason: Reason) -> Reason {
     match roster.oom_kills(now.cgroup) {
         Some(seen) if now.count > seen => {
             // One kill explains one loss.
-            roster.set_oom_kills(now.cgroup, seen + 1);
+            roster.set_oom_kills(now.cgroup, seen.saturating_add(1));
             Reason::Oom
         }
         _ => reason,

@@ -8,16 +8,17 @@ use super::guard::LockGuard;
 use super::membership::{set_member, Member};
 use crate::config::Conf;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::timer;
 use crate::nginx::zone::Zone;
 
 /// The start of the worker that this process is, as it was recorded.
-static START: PerProcess<Cell<Option<Event>>> = PerProcess(Cell::new(None));
+static START: MainThreadCell<Cell<Option<Event>>> = MainThreadCell::new(Cell::new(None));
 
 /// The start of this worker, as it was recorded.
 pub fn start() -> Option<Event> {
-    START.get()
+    START.get_or(None)
 }
 
 /// Makes this process a member of the roster, unless there is no room.
@@ -30,7 +31,8 @@ pub fn register(
 ) {
     let pid = process::pid();
     let generation = conf.generation.get();
-    let heartbeat_timeout = (conf.interval() + conf.failed()) as u64 + timer::delay();
+    let heartbeat_timeout = conf.interval().saturating_add(conf.failed()) as u64;
+    let heartbeat_timeout = heartbeat_timeout.saturating_add(timer::delay());
     let recorded = guard.record(Transition::WorkerStart {
         generation,
         pid,
@@ -44,6 +46,9 @@ pub fn register(
             let slot = recorded.slot.unwrap_or_default();
             let generation_slot = recorded.generation_slot;
             let registration = recorded.event.seq;
+            // SAFETY: a worker keeps its cycle until it exits. A single process that leaves the zone gets
+            // another place, or none, before that is unmapped (`lifecycle::loaded`).
+            let zone = unsafe { zone.keep() };
             let member = Member { zone, generation, slot, registration, generation_slot, pid };
             set_member(Some(member));
             START.set(Some(recorded.event));

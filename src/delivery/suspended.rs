@@ -21,9 +21,9 @@ const COMES_BACK: u64 = 2000;
 /// What a process has let go of the lock with, to come back: between two programs of an event, or while
 /// it awaits one, a worker serves, and whatever else runs in its event loop may hold it up for long.
 pub struct Suspended<'a> {
-    zone: Zone,
+    zone: Zone<'a>,
     conf: &'a Conf,
-    log: Log,
+    log: Log<'a>,
     transaction: Transaction,
     program: Option<Running>,
 }

@@ -12,19 +12,20 @@ use super::registration::register;
 use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// This worker, if it is one.
 #[derive(Clone, Copy)]
 struct Own {
-    zone: Zone,
+    zone: Zone<'static>,
     worker: Uncounted,
     /// The worker in whose place it is, if that one was counted.
     respawn_of: Option<i32>,
 }
 
-static UNCOUNTED: PerProcess<Cell<Option<Own>>> = PerProcess(Cell::new(None));
+static UNCOUNTED: MainThreadCell<Cell<Option<Own>>> = MainThreadCell::new(Cell::new(None));
 
 /// What came of an attempt to register.
 pub enum Attempt {
@@ -52,6 +53,8 @@ pub fn begin(zone: Zone) {
         since_boot: clock::now().since_boot,
     };
     zone.roster().note_uncounted(worker);
+    // SAFETY: a worker keeps its cycle until it exits; one that is single is counted.
+    let zone = unsafe { zone.keep() };
     UNCOUNTED.set(Some(Own { zone, worker, respawn_of }));
 }
 
@@ -70,7 +73,7 @@ pub fn end() {
 
 /// A child that a callback forks has the parent's memory, but is not the worker.
 fn own() -> Option<Own> {
-    UNCOUNTED.get().filter(|own| own.worker.pid == process::pid())
+    UNCOUNTED.get_or(None).filter(|own| own.worker.pid == process::pid())
 }
 
 /// How many workers live that are not counted in a zone.
@@ -81,7 +84,7 @@ pub fn count(zone: Zone) -> usize {
 
 /// Registers this worker if there is room now, without waiting for the lock. One whose generation is
 /// over can't be counted any more: a generation ends once.
-pub fn try_register(conf: &'static Conf, log: Log) -> Attempt {
+pub fn try_register(conf: &'static Conf, log: Log<'static>) -> Attempt {
     let Some(Own { zone, respawn_of, .. }) = own() else {
         return Attempt::None;
     };

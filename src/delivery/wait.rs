@@ -17,7 +17,8 @@ use crate::config::Conf;
 use crate::nginx::clock;
 use crate::nginx::failpoint;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// What a process waits for the lock for, which says when it gives up.
@@ -40,7 +41,7 @@ const SEE_AGAIN: u64 = 25;
 
 /// When this process was first seen to be told to end, monotonic clock, milliseconds; 0 if it was not. It may
 /// wait more than once at its end.
-static TOLD: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
+static TOLD: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 /// Who keeps others from taking the lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Blocked {
         else {
             return;
         };
-        if zone.is_first_to_warn(obstacle.key() | u64::from(doublings + 1)) {
+        if zone.is_first_to_warn(obstacle.key() | u64::from(doublings.saturating_add(1))) {
             // SAFETY: this thread is the one that nginx's cached time is for. In a start, an exit or
             // a reload nobody else moves it.
             unsafe { ngx_time_update() };
@@ -171,9 +172,9 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
 }
 
 /// Names a process that others wait for, and the callback that it runs.
-struct By(Zone, i32);
+struct By<'a>(Zone<'a>, i32);
 
-impl fmt::Display for By {
+impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let By(zone, pid) = self;
         let running = zone.roster().pending().filter(|pending| pending.begun > 0);
@@ -186,15 +187,15 @@ impl fmt::Display for By {
 
 /// One who waits.
 pub(super) struct Wait<'a> {
-    zone: Zone,
+    zone: Zone<'a>,
     conf: &'a Conf,
-    log: Log,
+    log: Log<'a>,
     occasion: Occasion,
     blocked: Blocked,
 }
 
 impl<'a> Wait<'a> {
-    pub fn new(zone: Zone, conf: &'a Conf, log: Log, occasion: Occasion) -> Wait<'a> {
+    pub fn new(zone: Zone<'a>, conf: &'a Conf, log: Log<'a>, occasion: Occasion) -> Wait<'a> {
         Wait { zone, conf, log, occasion, blocked: Blocked::NONE }
     }
 
@@ -229,23 +230,25 @@ impl<'a> Wait<'a> {
             return false;
         }
         let now = clock::monotonic();
-        if TOLD.get() == 0 {
-            TOLD.set(now);
-        }
-        now.saturating_sub(TOLD.get()) >= grace
+        let told_at = match TOLD.get_or(now) {
+            0 => now,
+            before => before,
+        };
+        TOLD.set(told_at);
+        now.saturating_sub(told_at) >= grace
     }
 }
 
 /// Waits, without the lock, as long as somebody is to come back to it. False if this process is to go on
 /// without the lock.
 pub(super) fn await_return(roster: Roster<'_>, wait: &mut Wait<'_>) -> bool {
-    let mut pause = 1;
+    let mut pause = 1u64;
     while let Some(Reservation { pid, since_boot, until }) = roster.reservation() {
         if clock::monotonic() >= until || is_gone(pid, since_boot) {
             break;
         }
         thread::sleep(Duration::from_millis(pause));
-        pause = (2 * pause).min(SEE_AGAIN);
+        pause = SEE_AGAIN.min(pause.saturating_mul(2));
         if !wait.goes_on() {
             return false;
         }

@@ -1,15 +1,17 @@
 //! The exported C interface, as `nginx/ngx_worker_manager.h` declares it.
 
 use core::ffi::{c_char, c_int, c_void, CStr};
-use core::mem::{offset_of, size_of};
+use core::mem::size_of;
 use core::ptr;
 
-use ngx::ffi::{ngx_cycle, ngx_cycle_t};
+use memoffset::span_of;
+use ngx::ffi::ngx_cycle_t;
 use roster::Kind;
 
 use crate::actions::{with_event_for_c, Call, Callback, CallbackPt};
 use crate::config::{Conf, On};
 use crate::delivery::member;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::header::{ngx_worker_manager_counts_t, NGX_WORKER_MANAGER_NIL};
 use crate::nginx::zone::Zone;
 
@@ -27,8 +29,8 @@ pub unsafe extern "C" fn ngx_worker_manager_on(
     data: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller vouches for the cycle and the name.
-    let (conf, event) = unsafe { (Conf::of(cycle), CStr::from_ptr(event)) };
-    let Some(conf) = conf else {
+    let (cycle, event) = unsafe { (Cycle::from_ptr(cycle), CStr::from_ptr(event)) };
+    let Some(conf) = cycle.and_then(Conf::of) else {
         return -1;
     };
     let Some((kind, callback)) = kind_from_name(event).zip(callback) else {
@@ -53,18 +55,19 @@ pub fn kind_from_name(name: &CStr) -> Option<Option<Kind>> {
 }
 
 /// The zone, and the generation this process belongs to.
-pub fn place() -> Option<(Zone, u64)> {
+///
+/// # Safety
+/// The zone is not kept when the function that C has called returns.
+pub unsafe fn place<'a>() -> Option<(Zone<'a>, u64)> {
     member().map(|member| (member.zone, member.generation)).or_else(|| {
         // The master, which is no member, has the generation it committed last. nginx's Lua module
         // makes ngx_cycle the new cycle while it runs init_by_lua, before that is committed.
-        // SAFETY: nginx's global cycle is live, and the one before it until this has been loaded.
-        let conf = unsafe {
-            let cycle: *const ngx_cycle_t = ngx_cycle.cast();
-            match Conf::of_module(cycle) {
-                Some(conf) if !conf.loaded.get() => Conf::of((*cycle).old_cycle),
-                _ => Conf::of(cycle),
-            }
-        }?;
+        // SAFETY: the caller vouches for it.
+        let cycle = unsafe { Cycle::current() }?;
+        let is_loading = Conf::of_module(cycle).is_some_and(|conf| !conf.loaded.get());
+        // SAFETY: the cycle is being loaded then.
+        let cycle = if is_loading { unsafe { cycle.old() }? } else { cycle };
+        let conf = Conf::of(cycle)?;
         let generation = conf.generation.get();
         (generation != 0).then_some((conf.zone()?, generation))
     })
@@ -81,7 +84,8 @@ pub unsafe extern "C" fn ngx_worker_manager_history(
     callback: Option<CallbackPt>,
     data: *mut c_void,
 ) -> c_int {
-    let Some(((zone, _), callback)) = place().zip(callback) else {
+    // SAFETY: the zone is not kept.
+    let Some(((zone, _), callback)) = unsafe { place() }.zip(callback) else {
         return -1;
     };
     for (event, took) in zone.roster().history().filter(|(event, _)| event.seq > seq) {
@@ -103,13 +107,15 @@ pub unsafe extern "C" fn ngx_worker_manager_history(
 pub unsafe extern "C" fn ngx_worker_manager_counts(
     counts: *mut ngx_worker_manager_counts_t,
 ) -> c_int {
-    const LEAST: usize = offset_of!(ngx_worker_manager_counts_t, n_older) + size_of::<i64>();
+    // What the structure had when it was first published.
+    let least = span_of!(ngx_worker_manager_counts_t, ..=n_older).end;
     // SAFETY: the caller vouches for the size at least.
     let size = unsafe { (*counts).size };
-    if size < LEAST {
+    if size < least {
         return -2;
     }
-    let Some((zone, generation)) = place() else {
+    // SAFETY: the zone is not kept.
+    let Some((zone, generation)) = (unsafe { place() }) else {
         return -1;
     };
     let roster = zone.roster();
@@ -118,7 +124,7 @@ pub unsafe extern "C" fn ngx_worker_manager_counts(
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
     let moment = |time: i64| if time == 0 { nil } else { time };
-    let attempts = reloads.succeeded + reloads.failed;
+    let attempts = reloads.succeeded.saturating_add(reloads.failed);
     let known = ngx_worker_manager_counts_t {
         size,
         generation: generation as i64,

@@ -74,19 +74,20 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_exit_begin(
     if let Some(w) = roster.workers().find(|w| before != 0 && w.pid == pid_of(before)) {
         roster.mark(w.slot, left(vm_of(before)));
     }
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        if (*counts).size < size_of::<ngx_worker_manager_counts_t>() {
-            return -1;
-        }
-        if api::ngx_worker_manager_counts(counts) != 0 {
-            return -1;
-        }
-        // This worker itself may just have been taken for hung.
-        let n = count(roster, member.generation, left(vm), false);
-        (*counts).n_mine = n.max(1).into();
-        *stopping = is_stopping(&member).into();
+    // SAFETY: the caller vouches for the size at least.
+    if unsafe { (*counts).size } < size_of::<ngx_worker_manager_counts_t>() {
+        return -1;
     }
+    // SAFETY: the caller vouches for both, and the first is whole.
+    let (counts, stopping) = unsafe { (&mut *counts, &mut *stopping) };
+    // SAFETY: as above.
+    if unsafe { api::ngx_worker_manager_counts(counts) } != 0 {
+        return -1;
+    }
+    // This worker itself may just have been taken for hung.
+    let n = count(roster, member.generation, left(vm), false);
+    counts.n_mine = n.max(1).into();
+    *stopping = is_stopping(&member).into();
     0
 }
 
@@ -125,7 +126,8 @@ pub extern "C" fn ngx_worker_manager_lua_exit_done(vm: c_int) {
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> c_int {
-    let zone = conf().and_then(Conf::zone);
+    // SAFETY: it is not kept.
+    let zone = unsafe { conf() }.and_then(Conf::zone);
     let Some((zone, vm)) = zone.zip(usize::try_from(vm).ok().filter(|vm| *vm < VMS)) else {
         return 0;
     };
@@ -137,7 +139,8 @@ pub extern "C" fn ngx_worker_manager_lua_staying(vm: c_int, generation: i64) -> 
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_exited(vm: c_int, generation: i64) -> c_int {
-    let marks = conf()
+    // SAFETY: it is not kept.
+    let marks = unsafe { conf() }
         .and_then(Conf::zone)
         .map_or(0, |zone| zone.roster().generation_marks(generation as u64));
     (marks >> vm & 1) as c_int

@@ -4,13 +4,14 @@
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::size_of;
 
-use ngx::ffi::{ngx_cycle, ngx_msec_t};
+use ngx::ffi::ngx_msec_t;
 
 use super::api;
 use crate::actions::{current_event, Callback, Handler};
 use crate::config::{Conf, On};
 use crate::delivery::member;
 use crate::lifecycle;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::header::{
     ngx_worker_manager_event_t, ngx_worker_manager_lua_t, ngx_worker_manager_worker_t,
 };
@@ -19,9 +20,13 @@ use crate::nginx::zone;
 
 /// The configuration that this process runs, or that is being loaded: nginx's Lua module makes
 /// ngx_cycle the new cycle while it runs init_by_lua.
-pub fn conf<'a>() -> Option<&'a Conf> {
-    // SAFETY: nginx's global cycle is live.
-    unsafe { Conf::of_module(ngx_cycle.cast()) }.filter(|conf| conf.enabled || !conf.parsed.get())
+///
+/// # Safety
+/// It is not kept when the function that C has called returns.
+pub unsafe fn conf<'a>() -> Option<&'a Conf> {
+    // SAFETY: the caller vouches for it.
+    let conf = unsafe { Cycle::current() }.and_then(Conf::of_module);
+    conf.filter(|conf| conf.enabled || !conf.parsed.get())
 }
 
 /// Makes a VM known; see the header.
@@ -34,7 +39,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_enter(
     lua: *const ngx_worker_manager_lua_t,
     init: c_int,
 ) -> c_int {
-    let Some(conf) = conf() else {
+    // SAFETY: it is not kept.
+    let Some(conf) = (unsafe { conf() }) else {
         return -1;
     };
     // Init runs once more, in a new VM, for each request and timer if `lua_code_cache` is off. That
@@ -63,14 +69,18 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_options(
     interval: i64,
     failed: i64,
 ) -> c_int {
-    let Some(conf) = conf() else {
+    // SAFETY: it is not kept.
+    let Some(conf) = (unsafe { conf() }) else {
         return -1;
     };
     if !zone.is_null() {
         // SAFETY: the caller vouches for the string.
         let zone = unsafe { CStr::from_ptr(zone) };
         if !conf.enabled {
-            conf.lua.zones.borrow_mut().push(zone.to_owned());
+            let Ok(mut zones) = conf.lua.zones.try_borrow_mut() else {
+                return -1;
+            };
+            zones.push(zone.to_owned());
         } else if zone != conf.zone_name() {
             return -1;
         }
@@ -95,7 +105,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_on(
     number: c_int,
     details: c_int,
 ) -> c_int {
-    let Some(conf) = conf() else {
+    // SAFETY: it is not kept.
+    let Some(conf) = (unsafe { conf() }) else {
         return -1;
     };
     // SAFETY: the caller vouches for the string.
@@ -129,7 +140,8 @@ pub extern "C" fn ngx_worker_manager_lua_event() -> *const ngx_worker_manager_ev
 pub unsafe extern "C" fn ngx_worker_manager_lua_generation(registered: *mut c_int) -> i64 {
     // SAFETY: the caller vouches for it.
     unsafe { *registered = member().is_some().into() };
-    api::place().map_or(0, |(_, generation)| generation as i64)
+    // SAFETY: the zone is not kept.
+    unsafe { api::place() }.map_or(0, |(_, generation)| generation as i64)
 }
 
 /// The running workers; see the header.
@@ -142,10 +154,11 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
     workers: *mut ngx_worker_manager_worker_t,
     room: c_int,
 ) -> c_int {
-    let Some((zone, _)) = api::place() else {
+    // SAFETY: the zone is not kept.
+    let Some((zone, _)) = (unsafe { api::place() }) else {
         return -1;
     };
-    let mut n = 0;
+    let mut n: c_int = 0;
     for w in zone.roster().workers() {
         if n < room {
             let worker = ngx_worker_manager_worker_t {
@@ -158,7 +171,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
             // SAFETY: the caller vouches for the room.
             unsafe { workers.add(n as usize).write(worker) };
         }
-        n += 1;
+        n = n.saturating_add(1);
     }
     n
 }
@@ -167,12 +180,14 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
 // SAFETY: the name is the module's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ngx_worker_manager_lua_starting() -> i64 {
-    let Some(conf) = conf().filter(|conf| !conf.loaded.get()) else {
+    // SAFETY: it is not kept.
+    let conf = unsafe { conf() }.filter(|conf| !conf.loaded.get());
+    let Some(cycle) = conf.and_then(Conf::cycle) else {
         return 0;
     };
     // SAFETY: the configuration is of a cycle that is being loaded.
-    match unsafe { process::load(conf.cycle) } {
-        Load::Cold => zone::last_generation() as i64 + 1,
+    match unsafe { process::load(cycle) } {
+        Load::Cold => (zone::last_generation() as i64).saturating_add(1),
         _ => 0,
     }
 }
@@ -191,7 +206,8 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_start(
     if process::role() != Role::Worker {
         return 1;
     }
-    let Some(conf) = conf() else {
+    // SAFETY: it is not kept.
+    let Some(conf) = (unsafe { conf() }) else {
         return -1;
     };
     let handler = Handler { vm: vm as usize, number, details: false };
@@ -199,7 +215,9 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_start(
     handler.set_request(&conf.lua.vms, request);
     if member().is_none() {
         // SAFETY: the global cycle of a worker is the one nginx calls init_process with.
-        unsafe { lifecycle::worker_started(ngx_cycle.cast()) };
+        if let Some(cycle) = unsafe { Cycle::current() } {
+            lifecycle::worker_started(cycle);
+        }
     } else {
         // That was another VM, or a module that nginx called before this VM's.
         lifecycle::tell_start_to(&handler, conf);

@@ -12,7 +12,7 @@ use ::status::request::{self, Page};
 use ::status::wait::Wait;
 use ::status::{json, Facts};
 use ngx::ffi::{
-    ngx_command_t, ngx_conf_t, ngx_cycle, ngx_http_request_t, ngx_int_t, ngx_uint_t, NGINX_VERSION,
+    ngx_command_t, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_uint_t, NGINX_VERSION,
     NGX_HTTP_GET, NGX_HTTP_HEAD,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
@@ -22,9 +22,11 @@ use crate::config::{place, Conf};
 use crate::delivery::{member, uncounted};
 use crate::lifecycle::former;
 use crate::nginx::clock;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
+mod live;
 mod page;
 mod pending;
 mod respond;
@@ -40,20 +42,20 @@ pub unsafe extern "C" fn cmd_worker_manager_status(
     _cmd: *mut ngx_command_t,
     _conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, in a location; a message is a C string. Whether
-    // there is a `worker_manager` block is known at the end only.
-    unsafe {
-        let Some(location) = NgxHttpCoreModule::location_conf_mut(&*cf) else {
-            return c"has no location".as_ptr().cast_mut();
-        };
-        if location.handler.is_some_and(|other| ptr::fn_addr_eq(other, OURS)) {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        location.handler = Some(OURS);
-        if let Some(conf) = Conf::of_module((*cf).cycle) {
-            // The first one stays.
-            let _ = conf.status.set(place(cf));
-        }
+    // SAFETY: nginx passes the configuration being read, in a location.
+    let (cycle, location) =
+        unsafe { (Cycle::from_ptr((*cf).cycle), NgxHttpCoreModule::location_conf_mut(&*cf)) };
+    let Some(location) = location else {
+        return c"has no location".as_ptr().cast_mut();
+    };
+    if location.handler.is_some_and(|other| ptr::fn_addr_eq(other, OURS)) {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    location.handler = Some(OURS);
+    // Whether there is a `worker_manager` block is known at the end only.
+    if let Some(conf) = cycle.and_then(Conf::of_module) {
+        // SAFETY: as above. The first place stays.
+        let _ = conf.status.set(unsafe { place(cf) });
     }
     ptr::null_mut()
 }
@@ -88,8 +90,8 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     if !discarded.is_ok() {
         return discarded.0;
     }
-    // SAFETY: nginx's global cycle is live.
-    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    // SAFETY: nothing of the configuration is kept when this returns to nginx.
+    let conf = unsafe { Conf::in_force() };
     let Some(zone) = conf.and_then(Conf::zone) else {
         return Response::error(503, "this process has no zone").send(request);
     };

@@ -36,14 +36,13 @@ pub unsafe fn add(cf: *mut ngx_conf_t) -> bool {
         let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
         let flags = if *changes { NGX_HTTP_VAR_NOCACHEABLE } else { 0 };
         // SAFETY: nginx passes its configuration; it reads the name and copies it.
-        unsafe {
-            let variable = ngx_http_add_variable(cf, &mut name, flags as ngx_uint_t);
-            if variable.is_null() {
-                return false;
-            }
-            (*variable).get_handler = Some(get);
-            (*variable).data = index;
-        }
+        let variable =
+            unsafe { ngx_http_add_variable(cf, &mut name, flags as ngx_uint_t).as_mut() };
+        let Some(variable) = variable else {
+            return false;
+        };
+        variable.get_handler = Some(get);
+        variable.data = index;
     }
     true
 }
@@ -56,9 +55,10 @@ struct Text {
 
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let free = self.bytes.get_mut(self.used..self.used + text.len()).ok_or(fmt::Error)?;
+        let end = self.used.saturating_add(text.len());
+        let free = self.bytes.get_mut(self.used..end).ok_or(fmt::Error)?;
         free.copy_from_slice(text.as_bytes());
-        self.used += text.len();
+        self.used = end;
         Ok(())
     }
 }
@@ -73,22 +73,23 @@ unsafe extern "C" fn get(
     let found = member()
         .zip(VARIABLES.get(data))
         .is_some_and(|(me, (_, _, write))| write(&me, &mut text).is_ok());
-    // SAFETY: nginx passes a live request and the value to fill in.
-    unsafe {
-        if !found {
-            (*value).set_not_found(1);
-            return NGX_OK as ngx_int_t;
-        }
-        let copy = ngx_pnalloc((*request).pool, text.used).cast::<u8>();
-        if copy.is_null() {
-            return NGX_ERROR as ngx_int_t;
-        }
-        ptr::copy_nonoverlapping(text.bytes.as_ptr(), copy, text.used);
-        (*value).data = copy;
-        (*value).set_len(text.used as u32);
-        (*value).set_valid(1);
-        (*value).set_no_cacheable(0);
-        (*value).set_not_found(0);
+    // SAFETY: nginx passes a live request and the value to fill in, which nobody else has.
+    let (pool, value) = unsafe { ((*request).pool, &mut *value) };
+    if !found {
+        value.set_not_found(1);
+        return NGX_OK as ngx_int_t;
     }
+    // SAFETY: the pool of a live request.
+    let copy = unsafe { ngx_pnalloc(pool, text.used) }.cast::<u8>();
+    if copy.is_null() {
+        return NGX_ERROR as ngx_int_t;
+    }
+    // SAFETY: there is room for as many bytes as are used.
+    unsafe { ptr::copy_nonoverlapping(text.bytes.as_ptr(), copy, text.used) };
+    value.data = copy;
+    value.set_len(text.used as u32);
+    value.set_valid(1);
+    value.set_no_cacheable(0);
+    value.set_not_found(0);
     NGX_OK as ngx_int_t
 }

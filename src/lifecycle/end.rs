@@ -1,27 +1,23 @@
 //! A worker, or the node, ends.
 
-use ngx::ffi::ngx_cycle_t;
 use roster::{Mode, Plan};
 
 use crate::config::Conf;
 use crate::delivery::{member, set_member, uncounted, LockGuard, Occasion};
 use crate::monitor::{self, drain, order, ThisProcess};
+use crate::nginx::cycle::Cycle;
 use crate::nginx::log::Log;
 use crate::nginx::process;
 
 /// A worker ends in an orderly way: `exit_process`.
-///
-/// # Safety
-/// `cycle` is what nginx called `exit_process` with.
-pub unsafe fn worker_exited(cycle: *const ngx_cycle_t) {
+pub fn worker_exited(cycle: Cycle<'_>) {
     uncounted::end();
     let member = member();
     // Who is not counted, since the zone was full, has still to bury the others if it is the last.
     if member.is_none() && !process::is_orphan() {
         return;
     }
-    // SAFETY: the cycle is live.
-    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    let (log, conf) = (Log::of(cycle), Conf::of(cycle));
     let Some((conf, zone)) = conf.and_then(|conf| Some((conf, conf.zone()?))) else {
         return;
     };
@@ -53,12 +49,8 @@ fn carry_out(guard: &mut LockGuard<'_>, plan: Plan) {
 }
 
 /// The node stops: `exit_master`. Every worker has ended by now.
-///
-/// # Safety
-/// `cycle` is what nginx called `exit_master` with.
-pub unsafe fn node_exited(cycle: *const ngx_cycle_t) {
-    // SAFETY: the cycle is live.
-    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+pub fn node_exited(cycle: Cycle<'_>) {
+    let (log, conf) = (Log::of(cycle), Conf::of(cycle));
     let Some((conf, zone)) = conf.and_then(|conf| Some((conf, conf.zone()?))) else {
         return;
     };

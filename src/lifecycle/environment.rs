@@ -2,22 +2,17 @@
 
 use std::ffi::{CStr, CString};
 
-use ngx::ffi::{ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_str_t};
+use ngx::ffi::ngx_str_t;
 
 use crate::config::Conf;
+use crate::nginx::cycle::Cycle;
 
-/// Notes what nginx's `env` directives pass on, for programs.
-///
-/// # Safety
-/// `cycle` is live and its configuration complete.
-pub unsafe fn remember(cycle: *const ngx_cycle_t, conf: &Conf) {
+/// Notes what nginx's `env` directives pass on, for programs. The configuration of the cycle is complete.
+pub fn remember(cycle: Cycle<'_>, conf: &Conf) {
     let mut environment: Vec<CString> = Vec::new();
-    // SAFETY: conf_ctx has the core module's configuration; `env` is an array of ngx_str_t.
-    let names = unsafe {
-        let index = ngx_core_module.index;
-        let core = (*(*cycle).conf_ctx.add(index)).cast::<ngx_core_conf_t>();
-        (*core).env.as_slice::<ngx_str_t>()
-    };
+    // SAFETY: `env` is an array of ngx_str_t.
+    let names =
+        cycle.core_conf().map_or(&[][..], |core| unsafe { core.env.as_slice::<ngx_str_t>() });
     for name in names {
         // nginx keeps `NAME=value` in the data and counts only the name in the length.
         // SAFETY: the data of a configuration token ends with a zero byte.
@@ -37,7 +32,10 @@ pub unsafe fn remember(cycle: *const ngx_cycle_t, conf: &Conf) {
     if !has(&environment, b"PATH=") {
         environment.push(inherited(c"PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned()));
     }
-    conf.environment.replace(environment);
+    // Nobody reads it before this configuration is in force.
+    if let Ok(mut own) = conf.environment.try_borrow_mut() {
+        *own = environment;
+    }
 }
 
 /// What a program gets if nginx itself has no PATH.

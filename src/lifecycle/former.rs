@@ -5,13 +5,12 @@ use std::cell::{Cell, RefCell};
 
 use linux::mapping::Mapping;
 use linux::process::is_gone;
-use ngx::ffi::ngx_shm_t;
 
 use crate::config::Conf;
 use crate::delivery::uncounted;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::zone::Zone;
 
 /// How often to see which of their workers live, milliseconds: of each worker the kernel is asked. That
@@ -21,16 +20,16 @@ const LOOK: u64 = 1000;
 /// A zone that was left. nginx unmaps it in the master, and workers of a later generation would never
 /// have it; so the master maps it a second time, for those that it forks from then on.
 struct Former {
-    zone: Zone,
+    zone: Zone<'static>,
     /// Keeps the zone's memory.
     _mapping: Mapping,
 }
 
-static FORMER: PerProcess<RefCell<Vec<Former>>> = PerProcess(RefCell::new(Vec::new()));
+static FORMER: MainThreadCell<RefCell<Vec<Former>>> = MainThreadCell::new(RefCell::new(Vec::new()));
 
 /// The last look: when (monotonic, milliseconds), what the zones' epochs added up to, and how many workers
 /// there were.
-static SEEN: PerProcess<Cell<(u64, u64, usize)>> = PerProcess(Cell::new((0, 0, 0)));
+static SEEN: MainThreadCell<Cell<(u64, u64, usize)>> = MainThreadCell::new(Cell::new((0, 0, 0)));
 
 /// The master leaves the zone of a configuration.
 pub fn keep(conf: &Conf, zone: Zone, log: Log) {
@@ -38,14 +37,18 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
     if count(zone) == 0 {
         return;
     }
+    let Some((addr, size)) = conf.mapping() else {
+        return;
+    };
     // SAFETY: nginx unmaps a zone only after init_module; its zones are shared mappings of their own
-    // (ngx_shm_alloc), whole pages since it maps as many.
-    let mapping = unsafe {
-        let ngx_shm_t { addr, size, .. } = (*conf.shm_zone).shm;
+    // (ngx_shm_alloc), whole pages since it maps as many. The mapping is kept with the zone.
+    let kept = unsafe {
         Mapping::duplicate(addr, size).map(|mapping| (zone.moved(addr, mapping.address()), mapping))
     };
-    match mapping {
-        Ok((zone, mapping)) => FORMER.borrow_mut().push(Former { zone, _mapping: mapping }),
+    match kept {
+        Ok((zone, mapping)) => {
+            FORMER.with(|former| former.push(Former { zone, _mapping: mapping }));
+        },
         Err(error) => log!(
             log,
             Warn,
@@ -57,14 +60,14 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
 
 /// How many workers of such zones live.
 pub fn workers() -> usize {
-    if FORMER.borrow().is_empty() {
+    let epochs = FORMER.with(|former| {
+        let epochs = former.iter().map(|former| former.zone.roster().epoch());
+        epochs.reduce(u64::wrapping_add)
+    });
+    let Some(epoch) = epochs.flatten() else {
         return 0;
-    }
-    let epoch = FORMER
-        .borrow()
-        .iter()
-        .fold(0, |sum: u64, former| sum.wrapping_add(former.zone.roster().epoch()));
-    let (at, seen, workers) = SEEN.get();
+    };
+    let (at, seen, workers) = SEEN.get_or((0, 0, 0));
     if seen == epoch && clock::monotonic().saturating_sub(at) < LOOK {
         return workers;
     }
@@ -75,16 +78,19 @@ pub fn workers() -> usize {
 
 /// The same, by a look at each. Zones without any are given up.
 fn workers_now() -> usize {
-    let mut workers = 0;
-    FORMER.borrow_mut().retain(|former| {
-        let here = count(former.zone);
-        workers += here;
-        here > 0
+    let workers = FORMER.with(|former| {
+        let mut workers = 0usize;
+        former.retain(|former| {
+            let here = count(former.zone);
+            workers = workers.saturating_add(here);
+            here > 0
+        });
+        workers
     });
-    workers
+    workers.unwrap_or(0)
 }
 
 fn count(zone: Zone) -> usize {
     let counted = zone.roster().workers().filter(|w| !is_gone(w.pid, w.since_boot)).count();
-    counted + uncounted::count(zone)
+    counted.saturating_add(uncounted::count(zone))
 }

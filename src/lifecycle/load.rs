@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Duration;
 
-use ngx::ffi::{ngx_cycle, ngx_cycle_t};
 use roster::{Event, Kind, Mode, Transition};
 
 use super::{environment, former};
@@ -12,6 +11,7 @@ use crate::config::Conf;
 use crate::delivery::{member, oom, register, set_member, LockGuard, Occasion};
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, Load};
 use crate::nginx::zone::{self, Zone};
@@ -19,17 +19,13 @@ use crate::nginx::zone::{self, Zone};
 /// A configuration was loaded: `init_module`. All that can fail in a reload came before.
 ///
 /// # Safety
-/// `cycle` is what nginx called `init_module` with.
-pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
-    // SAFETY: the cycle is live, and so is the one before it until nginx has called every
-    // init_module.
-    let (load, log, old_conf, new_conf) = unsafe {
-        let load = process::load(cycle);
-        let old = if load == Load::Cold { core::ptr::null() } else { (*cycle).old_cycle };
-        (load, Log::of(cycle), Conf::of(old), Conf::of(cycle))
-    };
-    // SAFETY: as above.
-    if let Some(conf) = unsafe { Conf::of_module(cycle) } {
+/// `cycle` is what nginx calls `init_module` with.
+pub unsafe fn loaded(cycle: Cycle<'static>) {
+    // SAFETY: the caller vouches for the cycle.
+    let (load, old) = unsafe { (process::load(cycle), cycle.old()) };
+    let (log, new_conf) = (Log::of(cycle), Conf::of(cycle));
+    let old_conf = old.filter(|_| load != Load::Cold).and_then(Conf::of);
+    if let Some(conf) = Conf::of_module(cycle) {
         conf.loaded.set(true);
     }
     if load == Load::Test {
@@ -45,11 +41,8 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
         if conf.callbacks.iter().any(|on| on.callback.is_program()) {
             actions::prepare();
         }
-        // SAFETY: as above.
-        let workers = unsafe {
-            environment::remember(cycle, conf);
-            process::worker_processes(cycle, load)
-        };
+        environment::remember(cycle, conf);
+        let workers = process::worker_processes(cycle, load);
         let before = old.filter(|(_, old_zone)| *old_zone == zone).map(|(conf, _)| conf);
         commit(zone, before, conf, load, workers, log);
     }
@@ -63,12 +56,12 @@ pub unsafe fn loaded(cycle: *const ngx_cycle_t) {
 
 /// A new generation begins.
 fn commit<'a>(
-    zone: Zone,
+    zone: Zone<'a>,
     before: Option<&'a Conf>,
-    conf: &'a Conf,
+    conf: &'static Conf,
     load: Load,
     workers: u32,
-    log: Log,
+    log: Log<'a>,
 ) {
     if load == Load::Reload {
         await_newborn(zone);
@@ -85,7 +78,7 @@ fn commit<'a>(
     guard.use_conf(conf);
     // From the first moment: a worker may be killed for memory before any has settled.
     oom::begin(guard.roster());
-    let generation = guard.roster().current_generation() + 1;
+    let generation = guard.roster().current_generation().saturating_add(1);
     conf.generation.set(generation);
     let start = Transition::MasterStart {
         pid: process::pid(),
@@ -126,14 +119,16 @@ fn known_to_master(guard: &LockGuard<'_>, load: Load) -> Vec<Transition> {
 /// `NEWBORN` after the fork, since one that is stopped must not hold up the reload.
 fn await_newborn(zone: Zone) {
     let roster = zone.roster();
-    let until = clock::monotonic() + NEWBORN;
+    let until = clock::monotonic().saturating_add(NEWBORN);
     while clock::monotonic() < until {
         let now = clock::now();
         // Others had the pid before it was forked.
         let has_begun = |(pid, forked): (i32, u64)| {
             let age = now.since_boot.saturating_sub(forked) as i64;
             let start = |event: &Event| {
-                event.kind == Kind::WorkerStart && event.pid == pid && event.time >= now.wall - age
+                event.kind == Kind::WorkerStart
+                    && event.pid == pid
+                    && event.time >= now.wall.saturating_sub(age)
             };
             roster.workers().any(|w| w.pid == pid && w.since_boot >= forked)
                 || roster.uncounted().any(|w| w.pid == pid && w.since_boot >= forked)
@@ -153,9 +148,9 @@ const NEWBORN: u64 = 1000;
 /// With `master_process off` a reload makes the one process the worker of the new generation.
 fn relieve<'a>(
     mut guard: LockGuard<'a>,
-    zone: Zone,
+    zone: Zone<'_>,
     before: Option<&'a Conf>,
-    conf: &'a Conf,
+    conf: &'static Conf,
     log: Log,
 ) {
     let old = member();
@@ -180,12 +175,12 @@ pub fn load_begins() {
 }
 
 /// The configuration that a load is to replace, and its zone.
-fn in_force() -> Option<(&'static Conf, Zone)> {
+fn in_force<'a>() -> Option<(&'a Conf, Zone<'a>)> {
     if !process::is_loading() {
         return None;
     }
-    // SAFETY: until a load succeeds, nginx's global cycle is the one before it, which is live.
-    let conf = unsafe { Conf::of(ngx_cycle.cast()) }?;
+    // SAFETY: until a load succeeds, nginx's global cycle is the one before it.
+    let conf = unsafe { Conf::in_force() }?;
     Some((conf, conf.zone()?))
 }
 

@@ -12,7 +12,7 @@ pub fn started(vm: usize) -> u32 {
 
 /// The mark of a worker whose exit callback has run in a VM.
 pub fn left(vm: usize) -> u32 {
-    1 << (VMS + vm)
+    1 << VMS.saturating_add(vm)
 }
 
 /// How many workers of a generation run that have a mark, or that have it not.

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 
-use ngx::ffi::ngx_cycle_t;
 use roster::{Counts, Event, Mode};
 
 use super::marks;
@@ -11,24 +10,22 @@ use crate::config::Conf;
 use crate::delivery::{member, register, registration, uncounted, LockGuard, Occasion};
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 use crate::nginx::zone::Zone;
 
 /// The process that has begun as a worker last: this one, or one that it was forked from.
-static STARTED: PerProcess<Cell<i32>> = PerProcess(Cell::new(0));
+static STARTED: MainThreadCell<Cell<i32>> = MainThreadCell::new(Cell::new(0));
 
 /// A worker begins: `init_process`, or before it Lua code that calls `on_init_worker_by_lua`; the
 /// second of them finds it registered.
-///
-/// # Safety
-/// `cycle` is what nginx called `init_process` with.
-pub unsafe fn worker_started(cycle: *const ngx_cycle_t) {
-    if STARTED.replace(process::pid()) == process::pid() {
+pub fn worker_started(cycle: Cycle<'static>) {
+    if STARTED.replace_or(process::pid(), 0) == process::pid() {
         return;
     }
-    // SAFETY: the cycle is live.
-    let (log, conf) = unsafe { (Log::of(cycle), Conf::of(cycle)) };
+    let (log, conf) = (Log::of(cycle), Conf::of(cycle));
     if let Some((conf, zone)) = conf.and_then(|conf| Some((conf, conf.zone()?))) {
         start(zone, conf, log);
         if process::is_terminated() || process::is_told_to_quit() {
@@ -76,6 +73,6 @@ pub fn tell_start_to(handler: &Handler, conf: &Conf) {
     let n_mine = marks::count(roster, member.generation, marks::started(handler.vm), true);
     roster.callback_begins(event.kind, since / 1000);
     let event = Event { n_prev, n_mine, n_next, n_older, ..event };
-    handler.run(&event, conf.cycle, &conf.lua.vms, roster, log);
+    handler.run(&event, conf.cycle_ptr(), &conf.lua.vms, roster, log);
     roster.callback_over(event.kind, clock::microseconds().saturating_sub(since));
 }

@@ -4,12 +4,13 @@ use core::ffi::{c_char, c_void};
 use core::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use ngx::ffi::{ngx_cycle, ngx_cycle_t, ngx_listening_t, ngx_pool_cleanup_add};
+use ngx::ffi::{ngx_cycle_t, ngx_pool_cleanup_add};
 use roster::Kind;
 
 use crate::config::{Conf, On, CONF_ERROR, CONF_OK};
 use crate::lifecycle;
 use crate::monitor;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::log::Log;
 use crate::nginx::{module, process, zone};
 
@@ -19,17 +20,16 @@ use crate::nginx::{module, process, zone};
 /// Called by nginx with a cycle that has a pool.
 pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
     // SAFETY: a cycle has its pool from the beginning; size 0 asks for no memory of the cleanup's.
-    unsafe {
-        let cleanup = ngx_pool_cleanup_add((*cycle).pool, 0);
-        if cleanup.is_null() {
-            return ptr::null_mut();
-        }
-        let conf = Box::into_raw(Box::new(Conf::new(cycle))).cast::<c_void>();
-        lifecycle::load_begins();
-        (*cleanup).handler = Some(destroy);
-        (*cleanup).data = conf;
-        conf
-    }
+    let Some(cleanup) = (unsafe { ngx_pool_cleanup_add((*cycle).pool, 0).as_mut() }) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: the cleanup frees it.
+    let conf = unsafe { Conf::new(cycle) };
+    let conf = Box::into_raw(Box::new(conf)).cast::<c_void>();
+    lifecycle::load_begins();
+    cleanup.handler = Some(destroy);
+    cleanup.data = conf;
+    conf
 }
 
 /// nginx's `init_conf`: the configuration file has been read to its end.
@@ -37,8 +37,12 @@ pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
 /// # Safety
 /// Called by nginx with the cycle and what `create` returned.
 pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mut c_char {
-    // SAFETY: nothing else holds the configuration now; the cycle has its log.
-    let (conf, log) = unsafe { (&mut *conf.cast::<Conf>(), Log::of(cycle)) };
+    // SAFETY: nothing else holds the configuration now; the cycle is being loaded.
+    let (conf, cycle) = unsafe { (&mut *conf.cast::<Conf>(), Cycle::from_ptr(cycle)) };
+    let Some(cycle) = cycle else {
+        return CONF_ERROR;
+    };
+    let log = Log::of(cycle);
     conf.parsed.set(true);
     if let Some(place) = conf.status.get().filter(|_| !conf.enabled) {
         log!(
@@ -50,8 +54,9 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     }
     // `nginx -s stop` reads the configuration too: it must not be refused.
     if conf.enabled && !process::is_signaller() {
-        // SAFETY: the core module comes first in the table of modules, so its init_conf has run.
-        let workers = unsafe { process::worker_processes(cycle, process::load(cycle)) };
+        // SAFETY: the cycle is being loaded. The core module comes first in the table of modules, so its
+        // init_conf has run.
+        let workers = process::worker_processes(cycle, unsafe { process::load(cycle) });
         if let Some(shortage) = zone::shortage(conf.zone_size(), workers as usize) {
             let (name, place) = (conf.zone_name().to_string_lossy(), &conf.place);
             log!(
@@ -62,8 +67,7 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
             return CONF_ERROR;
         }
     }
-    // SAFETY: nginx has read the whole configuration, so the cycle has its listening sockets.
-    unsafe { warn_of_stalls(cycle, conf, log) };
+    warn_of_stalls(cycle, conf, log);
     match parsed(conf) {
         Ok(()) => CONF_OK,
         Err(message) => {
@@ -75,15 +79,9 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
 
 /// With `reuseport` each worker has sockets of its own, which exist before it does. nginx tells the old ones
 /// to quit 100 ms after a reload has forked the new ones, so clients of one that still awaits a program
-/// wait for that.
-///
-/// # Safety
-/// The cycle's configuration has been read.
-unsafe fn warn_of_stalls(cycle: *const ngx_cycle_t, conf: &Conf, log: Log) {
-    // SAFETY: the caller vouches for the cycle; `listening` is an array of ngx_listening_t.
-    let reuseport = unsafe {
-        (*cycle).listening.as_slice::<ngx_listening_t>().iter().any(|ls| ls.reuseport() != 0)
-    };
+/// wait for that. The cycle's configuration has been read.
+fn warn_of_stalls(cycle: Cycle<'_>, conf: &Conf, log: Log) {
+    let reuseport = cycle.listening().iter().any(|ls| ls.reuseport() != 0);
     if !reuseport || process::is_signaller() {
         return;
     }
@@ -120,13 +118,10 @@ unsafe extern "C" fn destroy(conf: *mut c_void) {
     }
     // With `master_process off` the event loop goes on, and what the pool cleans up next may be the
     // module itself.
-    // SAFETY: nginx's global cycle is live, but for that of ngx_master_process_exit(), which has
-    // nothing in it.
-    unsafe {
-        let now: *const ngx_cycle_t = ngx_cycle.cast();
-        if !now.is_null() && !(*now).conf_ctx.is_null() && !module::is_in(now) {
-            monitor::end();
-        }
+    // SAFETY: nothing of the cycle is kept.
+    let now = unsafe { Cycle::current() };
+    if now.is_some_and(|now| now.is_configured() && !module::is_in(now)) {
+        monitor::end();
     }
 }
 

@@ -5,6 +5,7 @@ use ngx::ffi::{ngx_cycle_t, ngx_int_t, NGX_OK};
 
 use crate::actions::detached;
 use crate::lifecycle;
+use crate::nginx::cycle::Cycle;
 use crate::nginx::process::{self, Role};
 
 /// A configuration was loaded.
@@ -12,8 +13,11 @@ use crate::nginx::process::{self, Role};
 /// # Safety
 /// Called by nginx.
 pub unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    // SAFETY: nginx's cycle goes through as it is.
-    unsafe { lifecycle::loaded(cycle) };
+    // SAFETY: see `of_hook`.
+    if let Some(cycle) = unsafe { of_hook(cycle) } {
+        // SAFETY: this is init_module.
+        unsafe { lifecycle::loaded(cycle) };
+    }
     NGX_OK as ngx_int_t
 }
 
@@ -23,8 +27,10 @@ pub unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 /// Called by nginx.
 pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     if process::role() == Role::Worker {
-        // SAFETY: nginx's cycle goes through as it is.
-        unsafe { lifecycle::worker_started(cycle) };
+        // SAFETY: see `of_hook`.
+        if let Some(cycle) = unsafe { of_hook(cycle) } {
+            lifecycle::worker_started(cycle);
+        }
     }
     NGX_OK as ngx_int_t
 }
@@ -34,8 +40,10 @@ pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 /// # Safety
 /// Called by nginx.
 pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
-    // SAFETY: nginx's cycle goes through as it is.
-    unsafe { lifecycle::worker_exited(cycle) };
+    // SAFETY: see `of_hook`.
+    if let Some(cycle) = unsafe { of_hook(cycle) } {
+        lifecycle::worker_exited(cycle);
+    }
     detached::settle();
 }
 
@@ -44,6 +52,18 @@ pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
 /// # Safety
 /// Called by nginx.
 pub unsafe extern "C" fn exit_master(cycle: *mut ngx_cycle_t) {
-    // SAFETY: nginx's cycle goes through as it is.
-    unsafe { lifecycle::node_exited(cycle) };
+    // SAFETY: see `of_hook`.
+    if let Some(cycle) = unsafe { of_hook(cycle) } {
+        lifecycle::node_exited(cycle);
+    }
+}
+
+/// The cycle that nginx calls a hook with. What is kept of a cycle that another one follows is given up in
+/// `lifecycle::loaded`; a worker keeps its cycle until it exits.
+///
+/// # Safety
+/// `cycle` is what nginx calls a hook with.
+unsafe fn of_hook(cycle: *mut ngx_cycle_t) -> Option<Cycle<'static>> {
+    // SAFETY: the caller vouches for it.
+    unsafe { Cycle::from_ptr(cycle) }
 }

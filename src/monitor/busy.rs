@@ -5,14 +5,14 @@
 
 use core::cell::Cell;
 
-use ngx::ffi::{ngx_event_t, ngx_msec_t};
+use ngx::ffi::ngx_msec_t;
 
 use super::schedule::{retry_after, SOON};
 use crate::config::Conf;
 use crate::delivery::Blocked;
 use crate::nginx::log::Log;
-use crate::nginx::pidfd::Pidfd;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::watch::Watch;
 use crate::nginx::zone::Zone;
 
 /// The longest time until a worker comes back, milliseconds: with a heartbeat each second it wakes up less
@@ -21,79 +21,79 @@ const RARELY: ngx_msec_t = 1280;
 /// The same if it does not learn of the holder's death otherwise.
 const UNWATCHED: ngx_msec_t = 80;
 
+#[derive(Clone, Copy)]
 struct Busy {
-    blocked: Cell<Blocked>,
+    blocked: Blocked,
     /// How long it last took to come back, milliseconds.
-    pause: Cell<ngx_msec_t>,
-    /// Who is watched; 0 for nobody.
-    watched: Cell<i32>,
+    pause: ngx_msec_t,
+    /// The pid of the holder that is watched; 0 for none.
+    watched: i32,
 }
 
-static BUSY: PerProcess<Busy> = PerProcess(Busy {
-    blocked: Cell::new(Blocked::NONE),
-    pause: Cell::new(SOON),
-    watched: Cell::new(0),
-});
-static mut HOLDER: Pidfd = Pidfd::new();
+impl Busy {
+    const NO: Busy = Busy { blocked: Blocked::NONE, pause: SOON, watched: 0 };
+}
+
+static BUSY: MainThreadCell<Cell<Busy>> = MainThreadCell::new(Cell::new(Busy::NO));
+static HOLDER: MainThreadCell<Watch> = MainThreadCell::new(Watch::new());
 
 /// What the event loop calls when the holder of the lock has died: it is to call `note_death`.
-type OnDeath = unsafe extern "C" fn(*mut ngx_event_t);
+type OnDeath = fn();
 
 /// The lock is busy: comes back later.
 pub fn come_back(zone: Zone, conf: &Conf, on_death: OnDeath, log: Log) {
-    let before = BUSY.blocked.get();
-    let mut blocked = before;
-    blocked.look(zone, conf, log);
-    BUSY.blocked.set(blocked);
-    let pid = |blocked: Blocked| blocked.obstacle().map_or(0, |obstacle| obstacle.pid);
-    let holder = pid(blocked);
+    let before = BUSY.get_or(Busy::NO);
+    let mut busy = before;
+    busy.blocked.look(zone, conf, log);
+    let pid = |busy: Busy| busy.blocked.obstacle().map_or(0, |obstacle| obstacle.pid);
+    let holder = pid(busy);
     if holder != pid(before) || holder == 0 {
-        BUSY.pause.set(SOON);
-        unwatch();
+        busy.pause = SOON;
+        busy.unwatch();
     } else {
-        BUSY.pause.set(2 * BUSY.pause.get());
-        watch(holder, on_death, log);
+        busy.pause = busy.pause.saturating_mul(2);
+        busy.watch(holder, on_death, log);
     }
-    let longest = if BUSY.watched.get() == 0 { UNWATCHED } else { RARELY };
-    BUSY.pause.set(BUSY.pause.get().min(longest));
-    retry_after(BUSY.pause.get());
+    let longest = if busy.watched == 0 { UNWATCHED } else { RARELY };
+    busy.pause = busy.pause.min(longest);
+    BUSY.set(busy);
+    retry_after(busy.pause);
 }
 
 /// How long to wait for what is left to do, milliseconds.
 pub fn pause() -> ngx_msec_t {
-    BUSY.pause.get()
+    BUSY.get_or(Busy::NO).pause
 }
 
 /// The lock is not busy any more.
 pub fn reset() {
-    BUSY.blocked.set(Blocked::NONE);
-    BUSY.pause.set(SOON);
-    unwatch();
+    BUSY.get_or(Busy::NO).unwatch();
+    BUSY.set(Busy::NO);
 }
 
-fn watch(holder: i32, on_death: OnDeath, log: Log) {
-    if BUSY.watched.get() != 0 {
-        return;
+impl Busy {
+    fn watch(&mut self, holder: i32, on_death: OnDeath, log: Log) {
+        if self.watched != 0 {
+            return;
+        }
+        if HOLDER.here().is_some_and(|watch| watch.open(holder, on_death, log).is_ok()) {
+            self.watched = holder;
+        }
     }
-    // SAFETY: a static that watches nobody, and the event loop is this thread's.
-    if unsafe { Pidfd::open(&raw mut HOLDER, holder, on_death, log) }.is_ok() {
-        BUSY.watched.set(holder);
-    }
-}
 
-fn unwatch() {
-    if BUSY.watched.take() != 0 {
-        // SAFETY: a static, and the event loop is this thread's.
-        unsafe { Pidfd::close(&raw mut HOLDER) };
+    fn unwatch(&mut self) {
+        if core::mem::take(&mut self.watched) != 0 {
+            if let Some(watch) = HOLDER.here() {
+                watch.close();
+            }
+        }
     }
 }
 
 /// The event loop says that the holder has died. Whether there is something to do.
 pub fn note_death() -> bool {
-    let holder = &raw const HOLDER;
-    // SAFETY: a static of this module, and the event loop is this thread's.
-    let died = unsafe { (*holder).has_died() };
-    if BUSY.watched.get() == 0 || !died {
+    let died = HOLDER.here().is_some_and(Watch::has_died);
+    if BUSY.get_or(Busy::NO).watched == 0 || !died {
         return false;
     }
     reset();

@@ -8,6 +8,7 @@ mod heartbeat;
 pub mod order;
 mod peers;
 mod resume;
+mod scan;
 mod schedule;
 mod witness;
 

@@ -6,21 +6,23 @@
 //! the reading of the channel is watched. Somebody who signals every process of a node, as `killall` or
 //! Ctrl-C does, reaches the master too, and its order follows in a moment.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use core::slice;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::cell::Cell;
 
 use ngx::ffi::{
-    ngx_channel, ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle,
-    ngx_event_handler_pt, ngx_event_t, ngx_new_binary, ngx_quit, ngx_terminate,
+    ngx_channel, ngx_connection_t, ngx_cycle, ngx_event_handler_pt, ngx_event_t, ngx_new_binary,
+    ngx_quit, ngx_terminate,
 };
 use roster::{Roster, WorkerView};
 
 use linux::process::Stat;
 
 use crate::nginx::clock;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::cycle::Cycle;
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 
 /// How long the order of the master may take to follow a signal to this worker, milliseconds. The
 /// worker holds nobody up meanwhile.
@@ -41,8 +43,16 @@ struct Channel {
     handler: ngx_event_handler_pt,
 }
 
-static CHANNEL: PerProcess<Cell<Option<Channel>>> = PerProcess(Cell::new(None));
-static ORDER: PerProcess<Cell<Order>> = PerProcess(Cell::new(Order::Nothing));
+static CHANNEL: MainThreadCell<Cell<Option<Channel>>> = MainThreadCell::new(Cell::new(None));
+static ORDER: MainThreadCell<Cell<Order>> = MainThreadCell::new(Cell::new(Order::Nothing));
+
+fn channel() -> Option<Channel> {
+    CHANNEL.get_or(None)
+}
+
+fn ordered() -> Order {
+    ORDER.get_or(Order::Nothing)
+}
 
 /// Begins to watch the channel. nginx makes a connection of it after every `init_process`
 /// (`ngx_worker_process_init`), so this is to be called in the first round of the event loop.
@@ -68,14 +78,20 @@ pub fn watch() {
         CHANNEL.set(Some(Channel { connection, handler }));
     }
     // What was read in this round was not watched.
-    note(flag(&raw mut ngx_quit).load(Relaxed), flag(&raw mut ngx_terminate).load(Relaxed));
+    note(quit_flag().load(Relaxed), terminate_flag().load(Relaxed));
 }
 
-/// One of nginx's flags that its handler of signals sets at any moment.
-fn flag<'a>(flag: *mut c_int) -> &'a AtomicI32 {
-    // SAFETY: a global of this process, of the same size and alignment, which nobody but this thread
-    // and signal handlers on it write to.
-    unsafe { AtomicI32::from_ptr(flag) }
+/// nginx's flag to quit, which its handler of signals sets at any moment.
+fn quit_flag() -> &'static AtomicI32 {
+    // SAFETY: a global of this process, of the same size and alignment, which this thread and signal handlers
+    // on it alone write to.
+    unsafe { AtomicI32::from_ptr(&raw mut ngx_quit) }
+}
+
+/// The same to terminate.
+fn terminate_flag() -> &'static AtomicI32 {
+    // SAFETY: as above.
+    unsafe { AtomicI32::from_ptr(&raw mut ngx_terminate) }
 }
 
 fn note(quit: c_int, terminate: c_int) {
@@ -84,15 +100,15 @@ fn note(quit: c_int, terminate: c_int) {
         (_, 0) => Order::Quit,
         _ => Order::Terminate,
     };
-    ORDER.set(ORDER.get().max(order));
+    ORDER.set(ordered().max(order));
 }
 
 /// nginx's handler of the channel, which sets a flag for each order, and what it sets.
 unsafe extern "C" fn on_channel(event: *mut ngx_event_t) {
-    let Some(Channel { handler: Some(handler), .. }) = CHANNEL.get() else {
+    let Some(Channel { handler: Some(handler), .. }) = channel() else {
         return;
     };
-    let (quit, terminate) = (flag(&raw mut ngx_quit), flag(&raw mut ngx_terminate));
+    let (quit, terminate) = (quit_flag(), terminate_flag());
     // A signal may have set them before. What is taken away is put back, whatever comes meanwhile.
     let before = (quit.swap(0, Relaxed), terminate.swap(0, Relaxed));
     // SAFETY: as nginx would call it.
@@ -104,24 +120,23 @@ unsafe extern "C" fn on_channel(event: *mut ngx_event_t) {
 
 /// Whether the order of the master may still follow a signal.
 pub fn may_follow() -> bool {
-    CHANNEL.get().is_some() && ORDER.get() == Order::Nothing
+    channel().is_some() && ordered() == Order::Nothing
 }
 
 /// Whether it is known that the master has told this worker to end.
 pub fn is_known() -> bool {
-    ORDER.get() != Order::Nothing
+    ordered() != Order::Nothing
 }
 
 /// This worker ends: if it was told so by a signal, waits a moment for the order of the master. To be
 /// called without the lock. `draining` says that it was told some time ago that this worker drains.
 pub fn await_master(draining: bool) {
-    // SAFETY: a plain global of this process.
-    let quits = unsafe { ngx_terminate == 0 };
+    let quits = terminate_flag().load(Relaxed) == 0;
     // Who drains was told so a while ago.
     let grace = if quits && draining { 0 } else { FOLLOWS };
-    let until = clock::monotonic() + grace;
+    let until = clock::monotonic().saturating_add(grace);
     while may_follow() && !process::is_orphan() {
-        let Some(Channel { connection, .. }) = CHANNEL.get() else {
+        let Some(Channel { connection, .. }) = channel() else {
             return;
         };
         let left = until.saturating_sub(clock::monotonic());
@@ -144,7 +159,7 @@ pub fn await_master(draining: bool) {
 
 /// The module may be unloaded from here on.
 pub fn end() {
-    if let Some(Channel { connection, handler }) = CHANNEL.take() {
+    if let Some(Channel { connection, handler }) = CHANNEL.replace_or(None, None) {
         // SAFETY: the connection is in the array of the cycle, which lives until the process ends, and
         // has a read event for as long. If the master is gone, nginx has closed the channel
         // (`ngx_channel_handler`), and the connection may be a client's by now.
@@ -160,10 +175,10 @@ pub fn end() {
 /// Whether a worker that ends, or begins to drain, does so since its node stops. The caller holds the
 /// lock.
 pub fn is_stopping(roster: Roster<'_>, me: &WorkerView) -> bool {
-    let order = match ORDER.get() {
+    let order = match ordered() {
         // With `master_process off` it is the end of everything; and who has not begun to watch, or
         // can't, was most likely told by the master.
-        Order::Nothing if CHANNEL.get().is_none() => Order::Quit,
+        Order::Nothing if channel().is_none() => Order::Quit,
         order => order,
     };
     let stops = match order {
@@ -185,16 +200,14 @@ pub fn has_other_binary() -> bool {
     if !process::is_worker() && unsafe { ngx_new_binary } > 0 {
         return true;
     }
-    // SAFETY: conf_ctx of a live cycle has the core module's configuration; `oldpid` ends with a zero
-    // byte, which its length leaves out here and counts there.
-    let text = unsafe {
-        let core = (*(*ngx_cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        if core.is_null() || (*core).oldpid.data.is_null() {
-            return false;
-        }
-        let name = core::ffi::CStr::from_ptr((*core).oldpid.data.cast());
-        std::fs::read_to_string(String::from_utf8_lossy(name.to_bytes()).as_ref())
+    // SAFETY: nothing of the cycle is kept.
+    let core = unsafe { Cycle::current() }.and_then(Cycle::core_conf);
+    let Some(oldpid) = core.map(|core| core.oldpid).filter(|oldpid| !oldpid.data.is_null()) else {
+        return false;
     };
+    // SAFETY: it ends with a zero byte, which its length leaves out here and counts there.
+    let name = unsafe { CStr::from_ptr(oldpid.data.cast()) };
+    let text = std::fs::read_to_string(String::from_utf8_lossy(name.to_bytes()).as_ref());
     let Some(old) = text.ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
         return false;
     };

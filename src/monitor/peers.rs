@@ -7,8 +7,9 @@
 //! that drains, and has no successor who would tell its end, is watched from before it is told to
 //! quit.
 
+use std::cell::Cell;
+
 use linux::process::is_replaced;
-use ngx::ffi::ngx_event_t;
 use roster::{Cause, Peer, Roster, Transition, WorkerView};
 
 use super::schedule::retry_after;
@@ -16,8 +17,9 @@ use super::witness::ThisProcess;
 use crate::delivery::Member;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::pidfd::{Ending, Pidfd};
+use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::process;
+use crate::nginx::watch::{Ending, Watch};
 
 #[derive(Clone, Copy, Debug)]
 struct Target {
@@ -29,36 +31,45 @@ struct Target {
 
 /// One that is watched.
 struct Watched {
-    pidfd: Pidfd,
-    target: Option<Target>,
+    watch: Watch,
+    target: Cell<Option<Target>>,
     /// When its death was noticed, monotonic, milliseconds; 0 while it lives.
-    dead_since: u64,
+    dead_since: Cell<u64>,
 }
 
 impl Watched {
-    const NOBODY: Watched = Watched { pidfd: Pidfd::new(), target: None, dead_since: 0 };
+    const fn nobody() -> Watched {
+        Watched { watch: Watch::new(), target: Cell::new(None), dead_since: Cell::new(0) }
+    }
 }
 
-const MASTER: usize = 0;
-const NEXT: usize = 1;
-const ELDER: usize = 2;
-
-static mut WATCHED: [Watched; 3] = [Watched::NOBODY; 3];
-
-/// The watched, as a place that the event loop refers to.
-fn watched(index: usize) -> *mut Watched {
-    // SAFETY: the index is one of the constants above.
-    unsafe { (&raw mut WATCHED).cast::<Watched>().add(index) }
+/// Those whom this worker watches.
+struct Peers {
+    master: Watched,
+    next: Watched,
+    elder: Watched,
 }
+
+impl Peers {
+    fn all(&'static self) -> [&'static Watched; 3] {
+        [&self.master, &self.next, &self.elder]
+    }
+}
+
+static PEERS: MainThreadCell<Peers> = MainThreadCell::new(Peers {
+    master: Watched::nobody(),
+    next: Watched::nobody(),
+    elder: Watched::nobody(),
+});
 
 /// What the event loop calls when one of them has died: it is to call `note_deaths`.
-type OnDeath = unsafe extern "C" fn(*mut ngx_event_t);
+type OnDeath = fn();
 
 /// Sees to it that the right ones are watched.
 pub fn tend(member: &Member, now: u64, on_death: OnDeath, log: Log) {
-    if !process::is_worker() {
+    let Some(peers) = PEERS.here().filter(|_| process::is_worker()) else {
         return;
-    }
+    };
     let roster = member.zone.roster();
     let master = process::master();
     let lost = roster.lost_master() == master;
@@ -68,15 +79,15 @@ pub fn tend(member: &Member, now: u64, on_death: OnDeath, log: Log) {
         pid: w.pid,
         since_boot: w.since_boot,
     };
-    watch(MASTER, (!lost).then_some(master), now, on_death, log);
-    if !Pidfd::is_supported() {
+    peers.master.watch((!lost).then_some(master), now, on_death, log);
+    if !Watch::is_supported() {
         return;
     }
 
     let next = next(roster, member.slot);
-    watch(NEXT, next.map(target), now, on_death, log);
+    peers.next.watch(next.map(target), now, on_death, log);
     let elder = elder(roster, member).filter(|w| next.is_none_or(|next| next.slot != w.slot));
-    watch(ELDER, elder.map(target), now, on_death, log);
+    peers.elder.watch(elder.map(target), now, on_death, log);
 }
 
 /// The one after this worker in the roster, round its end.
@@ -97,21 +108,19 @@ fn elder(roster: Roster<'_>, member: &Member) -> Option<WorkerView> {
     older.filter(|w| w.index == process::worker_index()).max_by_key(|w| w.generation)
 }
 
-fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log: Log) {
-    let watched = watched(index);
-    // SAFETY: a static of this module, and the event loop is this thread's.
-    unsafe {
-        let who = |target: &Target| (target.who, target.pid);
-        if (*watched).target.as_ref().map(who) == target.as_ref().map(who) {
+impl Watched {
+    fn watch(&'static self, target: Option<Target>, now: u64, on_death: OnDeath, log: Log) {
+        let who = |target: Target| (target.who, target.pid);
+        if self.target.get().map(who) == target.map(who) {
             return;
         }
-        Pidfd::close(&raw mut (*watched).pidfd);
-        (*watched).target = None;
-        (*watched).dead_since = 0;
+        self.watch.close();
+        self.target.set(None);
+        self.dead_since.set(0);
         let Some(target) = target else {
             return;
         };
-        let opened = Pidfd::open(&raw mut (*watched).pidfd, target.pid, on_death, log);
+        let opened = self.watch.open(target.pid, on_death, log);
         let is_dead = match target.who {
             // Asked after the opening: it may have been another process that was opened.
             Peer::Master(_) => process::is_orphan(),
@@ -122,39 +131,39 @@ fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log:
             },
         };
         if is_dead {
-            Pidfd::close(&raw mut (*watched).pidfd);
-            (*watched).dead_since = now;
+            self.watch.close();
+            self.dead_since.set(now);
         } else if opened.is_err() {
             // No such system call, another event method, no descriptor left: the next heartbeat
             // tries again, and finds the dead itself.
             return;
         }
-        (*watched).target = Some(target);
-        if (*watched).dead_since != 0 {
+        self.target.set(Some(target));
+        if self.dead_since.get() != 0 {
             retry_after(0);
         }
+    }
+
+    /// The event loop says that some peer has died. Whether it is this one, and nobody knew.
+    fn note_death(&'static self, now: u64) -> bool {
+        if !self.watch.has_died() {
+            return false;
+        }
+        // It stays readable for ever.
+        self.watch.silence();
+        let is_news = self.target.get().is_some() && self.dead_since.get() == 0;
+        if is_news {
+            self.dead_since.set(now);
+        }
+        is_news
     }
 }
 
 /// The event loop says that one of them has died. Whether that is news.
 pub fn note_deaths() -> bool {
     let now = clock::monotonic();
-    let mut news = false;
-    for index in [MASTER, NEXT, ELDER] {
-        let watched = watched(index);
-        // SAFETY: a static of this module, and the event loop is this thread's.
-        unsafe {
-            if (*watched).pidfd.has_died() {
-                // It stays readable for ever.
-                Pidfd::silence(&raw mut (*watched).pidfd);
-                if (*watched).target.is_some() && (*watched).dead_since == 0 {
-                    (*watched).dead_since = now;
-                    news = true;
-                }
-            }
-        }
-    }
-    news
+    let deaths = |peers: &'static Peers| peers.all().map(|watched| watched.note_death(now));
+    PEERS.here().map(deaths).is_some_and(|deaths| deaths.contains(&true))
 }
 
 /// What is known of the dead.
@@ -172,13 +181,12 @@ pub struct News {
 /// it; without the lock it is only a guess.
 pub fn news(roster: Roster<'_>, now: u64) -> News {
     let mut news = News::default();
-    for index in [MASTER, NEXT, ELDER] {
-        // SAFETY: a static of this module, and nobody changes it meanwhile.
-        let watched = unsafe { &*watched(index) };
-        let Some(target) = watched.target.filter(|_| watched.dead_since != 0) else {
+    for watched in PEERS.here().into_iter().flat_map(Peers::all) {
+        let dead_since = watched.dead_since.get();
+        let Some(target) = watched.target.get().filter(|_| dead_since != 0) else {
             continue;
         };
-        let waited = now.saturating_sub(watched.dead_since);
+        let waited = now.saturating_sub(dead_since);
         let cause = || cause(watched, &target);
         match roster.news_of_peer(target.who, waited, cause, &ThisProcess::PLAIN) {
             roster::News::Record(transition) => news.transitions.push(transition),
@@ -191,7 +199,7 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
 
 /// How one that was watched ended.
 fn cause(watched: &Watched, target: &Target) -> Cause {
-    match watched.pidfd.ending() {
+    match watched.watch.ending() {
         Ending::Known(reason) => Cause::Known(reason),
         Ending::Untold => Cause::Untold,
         Ending::NotReaped => {

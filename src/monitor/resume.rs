@@ -9,14 +9,15 @@ use super::drain;
 use super::schedule::{retry_after, Schedule, AT_ONCE, SOON};
 use crate::delivery::{LockGuard, Resumed, Suspended};
 use crate::nginx::clock;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 
 /// What the event loop has begun and not finished.
-static SUSPENDED: PerProcess<RefCell<Option<Suspended<'static>>>> = PerProcess(RefCell::new(None));
+static SUSPENDED: MainThreadCell<RefCell<Option<Suspended<'static>>>> =
+    MainThreadCell::new(RefCell::new(None));
 
 /// Whether something is.
 pub fn is_under_way() -> bool {
-    SUSPENDED.borrow().is_some()
+    SUSPENDED.with(|suspended| suspended.is_some()).unwrap_or(false)
 }
 
 /// Goes on with what was begun and with these transitions, and comes back later if that is not all.
@@ -29,13 +30,17 @@ pub fn work(mut guard: LockGuard<'static>, transitions: impl IntoIterator<Item =
 }
 
 fn suspend(suspended: Suspended<'static>, soon: ngx_msec_t) {
-    SUSPENDED.replace(Some(suspended));
+    SUSPENDED.with(|place| place.replace(suspended));
     retry_after(soon);
+}
+
+fn take() -> Option<Suspended<'static>> {
+    SUSPENDED.with(Option::take).flatten()
 }
 
 /// Comes back to what was begun, if there is such and it is time.
 pub fn come_back() {
-    let Some(mut suspended) = SUSPENDED.take() else {
+    let Some(mut suspended) = take() else {
         return;
     };
     if suspended.is_awaiting() {
@@ -52,7 +57,7 @@ pub fn come_back() {
 /// Hands over what the event loop had begun, finished. None if there is nothing, or others have finished
 /// it.
 pub fn take_over() -> Option<LockGuard<'static>> {
-    match SUSPENDED.take()?.resume() {
+    match take()?.resume() {
         Resumed::Held(mut guard) => {
             guard.commit([], Mode::Blocking);
             Some(guard)

@@ -3,10 +3,10 @@
 
 use std::cell::Cell;
 
-use ngx::ffi::{ngx_event_t, ngx_msec_t};
+use ngx::ffi::ngx_msec_t;
 
 use crate::nginx::log::Log;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 use crate::nginx::timer::Timer;
 
 /// How soon to come back to a lock that is busy, at first, or a program that runs, milliseconds.
@@ -30,7 +30,7 @@ pub struct Schedule {
     /// When to tell that this worker drains for too long.
     pub stuck_at: u64,
     /// What `retry_after` comes back to.
-    pub on_retry: Option<unsafe extern "C" fn(*mut ngx_event_t)>,
+    pub on_retry: Option<fn()>,
 }
 
 impl Schedule {
@@ -44,50 +44,45 @@ impl Schedule {
         on_retry: None,
     };
 
+    /// That of this process.
+    pub fn get() -> Schedule {
+        SCHEDULE.get_or(Schedule::NONE)
+    }
+
+    /// This process has it from here on.
+    pub fn set(self) {
+        SCHEDULE.set(self);
+    }
+
     /// Changes the schedule.
     pub fn update(change: impl FnOnce(&mut Schedule)) {
-        let mut schedule = SCHEDULE.get();
+        let mut schedule = Schedule::get();
         change(&mut schedule);
-        SCHEDULE.set(schedule);
+        schedule.set();
     }
 }
 
 /// The schedule of this process.
-pub static SCHEDULE: PerProcess<Cell<Schedule>> = PerProcess(Cell::new(Schedule::NONE));
+static SCHEDULE: MainThreadCell<Cell<Schedule>> = MainThreadCell::new(Cell::new(Schedule::NONE));
 
-static mut RETRY: Timer = Timer::new();
+static RETRY: MainThreadCell<Timer> = MainThreadCell::new(Timer::new());
 
 /// Comes back after a time, or earlier if that is already arranged.
 pub fn retry_after(after: ngx_msec_t) {
-    let Some(on_retry) = SCHEDULE.get().on_retry else {
+    let Some(on_retry) = Schedule::get().on_retry else {
         return;
     };
-    // SAFETY: a static, and the event loop is this thread's.
-    unsafe {
-        if !Timer::is_due_within(&raw const RETRY, after) {
-            Timer::arm(&raw mut RETRY, after, on_retry, Log::current());
-        }
+    if !RETRY.is_due_within(after) {
+        RETRY.arm(after, on_retry, Log::current());
     }
 }
 
 /// Comes back after a time, whatever was arranged before.
-///
-/// # Safety
-/// This thread runs the event loop.
-pub unsafe fn arm_retry(
-    after: ngx_msec_t,
-    handler: unsafe extern "C" fn(*mut ngx_event_t),
-    log: Log,
-) {
-    // SAFETY: a static, and the event loop is this thread's.
-    unsafe { Timer::arm(&raw mut RETRY, after, handler, log) };
+pub fn arm_retry(after: ngx_msec_t, handler: fn(), log: Log) {
+    RETRY.arm(after, handler, log);
 }
 
 /// Takes the timer out of the event loop.
-///
-/// # Safety
-/// As for `arm_retry`.
-pub unsafe fn disarm_retry() {
-    // SAFETY: as above.
-    unsafe { Timer::disarm(&raw mut RETRY) };
+pub fn disarm_retry() {
+    RETRY.disarm();
 }

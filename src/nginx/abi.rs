@@ -3,7 +3,7 @@
 //! nginx: Debian's 1.22.1 has a bit field in a connection that the plain 1.22.1 has not, and what is
 //! written to one bit is read from its neighbour.
 
-use core::mem::zeroed;
+use core::mem::{offset_of, zeroed};
 
 use ngx::ffi::{
     ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_event_t, ngx_str_t,
@@ -31,29 +31,38 @@ unsafe fn core_conf_fits(cycle: *const ngx_cycle_t) -> bool {
     }
 }
 
+/// A connection, and room beyond its end.
+#[repr(C)]
+struct Room {
+    connection: ngx_connection_t,
+    _beyond: [u64; 16],
+}
+
+const _: () = assert!(offset_of!(Room, _beyond) >= size_of::<ngx_connection_t>());
+
 /// Lets nginx set two of the bits that come last in a connection, and looks for them where they
 /// should be.
 unsafe fn connection_fits(log: *mut ngx::ffi::ngx_log_t) -> bool {
-    // SAFETY: zeros are how nginx makes a connection. It gets room beyond its end, in case that of
-    // the running nginx is longer. The socket is closed before returning.
-    unsafe {
-        let mut room = zeroed::<(ngx_connection_t, [u64; 16])>();
-        let mut event = zeroed::<ngx_event_t>();
-        let connection = &mut room.0;
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
-        if socket == -1 {
-            // Nothing was learnt, which is no reason to keep nginx from starting.
-            return true;
-        }
-        connection.fd = socket;
-        connection.log = log;
-        connection.read = &raw mut event;
-        connection.write = &raw mut event;
-        let set = ngx_tcp_nodelay(connection) == NGX_OK as isize;
-        libc::close(socket);
-        !set || (connection.tcp_nodelay() == 1
-            && connection.tcp_nopush() == 0
-            && connection.idle() == 0
-            && connection.need_last_buf() == 0)
+    // SAFETY: zeros are how nginx makes both.
+    let (mut room, mut event) = unsafe { (zeroed::<Room>(), zeroed::<ngx_event_t>()) };
+    // SAFETY: the call has no preconditions.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if socket == -1 {
+        // Nothing was learnt, which is no reason to keep nginx from starting.
+        return true;
     }
+    room.connection.fd = socket;
+    room.connection.log = log;
+    room.connection.read = &raw mut event;
+    room.connection.write = &raw mut event;
+    // SAFETY: a connection with its socket, its events and a live log, and room beyond its end, in case that
+    // of the running nginx is longer.
+    let set = unsafe { ngx_tcp_nodelay((&raw mut room).cast()) } == NGX_OK as isize;
+    // SAFETY: the socket was made above.
+    unsafe { libc::close(socket) };
+    let connection = &room.connection;
+    !set || (connection.tcp_nodelay() == 1
+        && connection.tcp_nopush() == 0
+        && connection.idle() == 0
+        && connection.need_last_buf() == 0)
 }

@@ -2,6 +2,11 @@
 //! crate is built.
 
 #![allow(missing_docs, non_camel_case_types, dead_code)]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "assertions that the compiler evaluates"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/header.rs"));
 

@@ -1,14 +1,17 @@
 //! nginx's error log, with errno, which the macros of the `ngx` crate leave out.
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use ngx::ffi::{
-    ngx_cycle, ngx_cycle_t, ngx_log_t, ngx_uint_t, NGX_LOG_ALERT, NGX_LOG_CRIT, NGX_LOG_DEBUG,
-    NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
+    ngx_cycle, ngx_log_t, ngx_uint_t, NGX_LOG_ALERT, NGX_LOG_CRIT, NGX_LOG_DEBUG, NGX_LOG_EMERG,
+    NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
 };
 use ngx::log::{log_error, write_fmt, LOG_BUFFER_SIZE};
+
+use super::cycle::Cycle;
 
 /// A level of the error log, named as in the directive `error_log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,52 +54,50 @@ impl Level {
     }
 }
 
-/// An error log. Copies refer to the same log.
+/// An error log that is there within `'a`. Copies refer to the same log.
 #[derive(Clone, Copy)]
-pub struct Log(NonNull<ngx_log_t>);
+pub struct Log<'a>(Option<NonNull<ngx_log_t>>, PhantomData<&'a ngx_log_t>);
 
-impl Log {
-    /// The log of the cycle this process runs.
-    pub fn current() -> Log {
-        // SAFETY: nginx sets ngx_cycle in main() before any module code runs, and never to null.
-        unsafe { Log::of(ngx_cycle.cast()) }
+impl<'a> Log<'a> {
+    /// The log of the cycle in force, whichever that is when a line is written.
+    pub const fn current() -> Log<'a> {
+        Log(None, PhantomData)
     }
 
-    /// The log of a given cycle.
-    ///
-    /// # Safety
-    /// `cycle` points to a cycle that outlives the result.
-    pub unsafe fn of(cycle: *const ngx_cycle_t) -> Log {
-        // SAFETY: the caller vouches for the cycle; a cycle has a log from its first moment.
-        Log(unsafe { NonNull::new_unchecked((*cycle).log) })
+    /// The log of a given cycle, which has it from its first moment.
+    pub fn of(cycle: Cycle<'a>) -> Log<'a> {
+        Log(NonNull::new(cycle.as_ref().log), PhantomData)
     }
 
     /// A log that nginx handed over.
     ///
     /// # Safety
-    /// `log` is live for as long as the result is used.
-    pub unsafe fn from_ptr(log: *mut ngx_log_t) -> Log {
-        // SAFETY: the caller vouches for it, so it is not null.
-        Log(unsafe { NonNull::new_unchecked(log) })
+    /// `log` is there within `'a`.
+    pub unsafe fn from_ptr(log: *mut ngx_log_t) -> Log<'a> {
+        Log(NonNull::new(log), PhantomData)
     }
 
     /// The C pointer.
     pub fn as_ptr(self) -> *mut ngx_log_t {
-        self.0.as_ptr()
+        match self.0 {
+            Some(log) => log.as_ptr(),
+            // SAFETY: nginx sets ngx_cycle in main() before any module code runs, and never to null.
+            None => unsafe { (*ngx_cycle).log },
+        }
     }
 
     /// Writes one line. `errno` 0 adds nothing, any other its text, as nginx does.
     pub fn write(self, level: Level, errno: i32, message: fmt::Arguments<'_>) {
         let level = level as ngx_uint_t;
-        // SAFETY: `of` and `current` promise a live log.
-        unsafe {
-            if level > (*self.as_ptr()).log_level {
-                return;
-            }
-            let mut buffer = [const { MaybeUninit::<u8>::uninit() }; LOG_BUFFER_SIZE];
-            let text = write_fmt(&mut buffer, message);
-            log_error(level, self.as_ptr(), errno, text);
+        let log = self.as_ptr();
+        // SAFETY: the log is there, by construction.
+        if level > unsafe { (*log).log_level } {
+            return;
         }
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; LOG_BUFFER_SIZE];
+        let text = write_fmt(&mut buffer, message);
+        // SAFETY: as above.
+        unsafe { log_error(level, log, errno, text) };
     }
 }
 

@@ -7,11 +7,14 @@ pub mod log;
 
 pub mod abi;
 pub mod clock;
+pub mod cycle;
 mod descriptor;
 pub mod failpoint;
 pub mod header;
+pub mod main_thread;
 pub mod module;
-pub mod pidfd;
+mod pidfd;
 pub mod process;
 pub mod timer;
+pub mod watch;
 pub mod zone;

@@ -1,37 +1,21 @@
 //! The only reader of nginx's process globals: which process is this, and who are its relatives.
 
 use core::ffi::{c_int, CStr};
-use core::ops::Deref;
 use core::slice;
 
 use linux::process::{is_replaced, zombie_status, Stat};
 use ngx::ffi::{
-    ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_exiting,
-    ngx_last_process, ngx_parent, ngx_process, ngx_process_slot, ngx_process_t, ngx_processes,
-    ngx_quit, ngx_terminate, ngx_test_config, ngx_worker, NGX_PROCESS_MASTER,
-    NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_connection_t, ngx_cycle, ngx_cycle_t, ngx_exiting, ngx_last_process, ngx_parent,
+    ngx_process, ngx_process_slot, ngx_process_t, ngx_processes, ngx_quit, ngx_terminate,
+    ngx_test_config, ngx_worker, NGX_PROCESS_MASTER, NGX_PROCESS_SIGNALLER, NGX_PROCESS_SINGLE,
+    NGX_PROCESS_WORKER,
 };
 use roster::Reason;
 
+use super::cycle::Cycle;
+
 /// Entries of the master's table, `NGX_MAX_PROCESSES`, which is no constant that bindgen sees.
 const PROCESSES: usize = 1024;
-
-/// State of this process, in a plain static. Not a `thread_local!`: nginx calls modules from its one
-/// thread, and a worker that has just been forked pays for each page that a thread's own storage
-/// takes. Nothing of it is ever dropped.
-pub struct PerProcess<T>(pub T);
-
-// SAFETY: nginx calls the module from the main thread alone (its thread pools run nothing of ours),
-// and the header asks the same of those who call the exported functions.
-unsafe impl<T> Sync for PerProcess<T> {}
-
-impl<T> Deref for PerProcess<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
 
 /// What a call of `init_module` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,53 +44,47 @@ pub enum Role {
 /// configuration is loaded, so at a cold start it is still SINGLE.
 ///
 /// # Safety
-/// `cycle` is the cycle `init_module` was called with.
-pub unsafe fn load(cycle: *const ngx_cycle_t) -> Load {
-    // SAFETY: nginx is single-threaded here; old_cycle is set by ngx_init_cycle and valid until it
-    // returns.
-    unsafe {
-        if ngx_test_config != 0 {
-            Load::Test
-        } else if ngx_process == NGX_PROCESS_MASTER as usize {
-            Load::Reload
-        } else if (*(*cycle).old_cycle).conf_ctx.is_null() {
-            // The cycle that main() makes to begin with has no configuration: ngx_is_init_cycle().
-            Load::Cold
-        } else {
-            Load::SingleReload
-        }
+/// `cycle` is being loaded, or `init_module` is called with it.
+pub unsafe fn load(cycle: Cycle<'_>) -> Load {
+    // SAFETY: plain globals, set in main() before the configuration is read; the caller vouches for the
+    // cycle.
+    let (test, process, old) = unsafe { (ngx_test_config, ngx_process, cycle.old()) };
+    if test != 0 {
+        Load::Test
+    } else if process == NGX_PROCESS_MASTER as usize {
+        Load::Reload
+    } else if old.is_some_and(Cycle::is_configured) {
+        Load::SingleReload
+    } else {
+        // The cycle that main() makes to begin with has no configuration: ngx_is_init_cycle().
+        Load::Cold
     }
 }
 
 /// How many workers nginx runs with a configuration. `master_process` counts at a cold start only: a
 /// master that runs forks all `worker_processes` at a reload, and a single process stays one.
-///
-/// # Safety
-/// `cycle` is a live cycle whose configuration is complete.
-pub unsafe fn worker_processes(cycle: *const ngx_cycle_t, load: Load) -> u32 {
-    // SAFETY: conf_ctx has the core module's configuration, which init_conf has completed.
-    unsafe {
-        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        let is_single = match load {
-            Load::Test | Load::Cold => (*core).master == 0,
-            Load::Reload => false,
-            Load::SingleReload => true,
-        };
-        if is_single {
-            return 1;
-        }
-        u32::try_from((*core).worker_processes).unwrap_or(0)
+/// The configuration of the cycle is complete.
+pub fn worker_processes(cycle: Cycle<'_>, load: Load) -> u32 {
+    let Some(core) = cycle.core_conf() else {
+        return 0;
+    };
+    let is_single = match load {
+        Load::Test | Load::Cold => core.master == 0,
+        Load::Reload => false,
+        Load::SingleReload => true,
+    };
+    if is_single {
+        return 1;
     }
+    u32::try_from(core.worker_processes).unwrap_or(0)
 }
 
 /// `timer_resolution` of the configuration in force, milliseconds; 0 if nginx looks at its timers whenever
 /// one is due.
 pub fn timer_resolution() -> u64 {
-    // SAFETY: the global cycle of a worker has the core module's configuration, which is complete.
-    unsafe {
-        let core = (*(*ngx_cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        (*core).timer_resolution as u64
-    }
+    // SAFETY: nothing of the cycle is kept.
+    let core = unsafe { Cycle::current() }.and_then(Cycle::core_conf);
+    core.map_or(0, |core| core.timer_resolution as u64)
 }
 
 /// User, group and name that nginx gives its workers. None if this process can't, since it is not
@@ -115,19 +93,18 @@ pub fn timer_resolution() -> u64 {
 /// # Safety
 /// `cycle` is a live cycle whose configuration is complete.
 pub unsafe fn worker_user(cycle: *const ngx_cycle_t) -> Option<(u32, u32, String)> {
-    // SAFETY: geteuid can't fail. conf_ctx has the core module's configuration, which init_conf has
-    // completed; its name is a C string, of a token or of nginx's own.
-    unsafe {
-        let core = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>();
-        let has_user = (*core).user != u32::MAX && !(*core).username.is_null();
-        // A single process goes on as the user that it was started by.
-        let is_single = ngx_process as u32 == NGX_PROCESS_SINGLE;
-        if libc::geteuid() != 0 || !has_user || is_single {
-            return None;
-        }
-        let name = CStr::from_ptr((*core).username.cast()).to_string_lossy().into_owned();
-        Some(((*core).user, (*core).group, name))
+    // SAFETY: the caller vouches for the cycle.
+    let core = unsafe { Cycle::from_ptr(cycle) }?.core_conf()?;
+    let has_user = core.user != u32::MAX && !core.username.is_null();
+    // SAFETY: a plain global, set in main(); geteuid can't fail.
+    let (process, euid) = unsafe { (ngx_process as u32, libc::geteuid()) };
+    // A single process goes on as the user that it was started by.
+    if euid != 0 || !has_user || process == NGX_PROCESS_SINGLE {
+        return None;
     }
+    // SAFETY: a C string, of a token or of nginx's own.
+    let name = unsafe { CStr::from_ptr(core.username.cast()) };
+    Some((core.user, core.group, name.to_string_lossy().into_owned()))
 }
 
 /// Whether this process loads configurations: a master, or the one process of
@@ -157,7 +134,7 @@ pub fn connections() -> (u32, u32) {
         let connections = slice::from_raw_parts((*cycle).connections, n);
         (connections, n.saturating_sub((*cycle).free_connection_n))
     };
-    let (mut active, mut idle) = (0, 0);
+    let (mut active, mut idle) = (0u32, 0u32);
     for c in connections {
         if unseen == 0 {
             break;
@@ -170,7 +147,7 @@ pub fn connections() -> (u32, u32) {
         // timers of Lua's. A free one has -1, too, and its event is closed, or that of a listening socket
         // (`ngx_close_listening_sockets`).
         if c.fd != -1 || (read.closed() == 0 && read.accept() == 0) {
-            unseen -= 1;
+            unseen = unseen.saturating_sub(1);
         }
         if c.fd < 0 || read.accept() != 0 || read.channel() != 0 || read.resolver() != 0 {
             continue;
@@ -179,10 +156,8 @@ pub fn connections() -> (u32, u32) {
             // A stream of QUIC's, whose connection is counted.
             continue;
         }
-        match is_idle(c) {
-            true => idle += 1,
-            false => active += 1,
-        }
+        let count = if is_idle(c) { &mut idle } else { &mut active };
+        *count = count.saturating_add(1);
     }
     (active, idle)
 }
@@ -197,7 +172,7 @@ fn is_idle(c: &ngx_connection_t) -> bool {
 /// The same as one number.
 pub fn all_connections() -> u32 {
     let (active, idle) = connections();
-    active + idle
+    active.saturating_add(idle)
 }
 
 /// Whether this worker quits gracefully.
@@ -306,23 +281,22 @@ fn predecessor_entry() -> Option<ngx_process_t> {
     if !is_worker() {
         return None;
     }
-    // SAFETY: the slot is below NGX_MAX_PROCESSES, the size of the table; entries are plain data.
-    let process = unsafe { ngx_processes[slot() as usize % PROCESSES] };
+    let process = entry(slot())?;
     (process.pid > 0 && process.exited() != 0).then_some(process)
+}
+
+/// An entry of the master's table, of which every process has its own copy.
+fn entry(slot: u32) -> Option<ngx_process_t> {
+    let table = (&raw const ngx_processes).cast::<ngx_process_t>();
+    let slot = Some(slot as usize).filter(|slot| *slot < PROCESSES)?;
+    // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table; entries are plain data.
+    Some(unsafe { *table.add(slot) })
 }
 
 /// How the child that was last in a slot of this master's table ended, if nginx knows and has not
 /// given the slot to another since. `pid` -1 is what nginx leaves of a child it does not respawn.
 pub fn exit_status(slot: u32, pid: i32) -> Option<Reason> {
-    let slot = slot as usize;
-    // SAFETY: the index is below NGX_MAX_PROCESSES, the size of the table, which is this process's
-    // own; entries are plain data.
-    let process = unsafe {
-        if slot >= PROCESSES {
-            return None;
-        }
-        &ngx_processes[slot]
-    };
+    let process = entry(slot)?;
     (process.exited() != 0 && (process.pid == pid || process.pid == -1))
         .then(|| Reason::from_wait_status(process.status))
 }

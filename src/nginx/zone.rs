@@ -2,6 +2,7 @@
 //! memory.
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -19,7 +20,8 @@ use roster::{Geometry, Roster, LAYOUT_VERSION};
 
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::process::{self, PerProcess};
+use crate::nginx::main_thread::MainThreadCell;
+use crate::nginx::process;
 
 mod label;
 
@@ -51,12 +53,13 @@ const _: () = {
     assert!(size_of::<ZoneHead>() == 256);
 };
 
-/// The module's memory in a zone. Valid in every process that inherited the mapping.
+/// The module's memory in a zone that is mapped within `'a`: for a zone of a cycle's that is until the cycle
+/// is over, see [`super::cycle`]. Valid in every process that inherited the mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Zone(NonNull<ZoneHead>);
+pub struct Zone<'a>(NonNull<ZoneHead>, PhantomData<&'a ZoneHead>);
 
 /// The generation this process committed last, so that a new zone goes on numbering.
-static LAST_GENERATION: PerProcess<Cell<u64>> = PerProcess(Cell::new(0));
+static LAST_GENERATION: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 /// Remembers the newest generation, for a zone that may follow this one.
 pub fn remember_generation(generation: u64) {
@@ -65,33 +68,40 @@ pub fn remember_generation(generation: u64) {
 
 /// The newest generation that was committed, 0 before the first.
 pub fn last_generation() -> u64 {
-    LAST_GENERATION.get()
+    LAST_GENERATION.get_or(0)
 }
 
-impl Zone {
+impl<'a> Zone<'a> {
     /// The memory that a zone's `init` left in `data`.
     ///
     /// # Safety
-    /// `shm_zone` was initialized by [`init`] and is still mapped for as long as the result is used.
-    pub unsafe fn of(shm_zone: *const ngx_shm_zone_t) -> Option<Zone> {
+    /// `shm_zone` is a zone of [`init`]'s, and mapped within `'a` if it was initialized.
+    pub unsafe fn of(shm_zone: *const ngx_shm_zone_t) -> Option<Zone<'a>> {
         // SAFETY: the caller vouches for the zone.
-        NonNull::new(unsafe { (*shm_zone).data }.cast()).map(Zone)
+        let head = NonNull::new(unsafe { (*shm_zone).data }.cast())?;
+        Some(Zone(head, PhantomData))
+    }
+
+    /// The same, to be kept.
+    ///
+    /// # Safety
+    /// The process gives it up before the zone's cycle is over.
+    pub unsafe fn keep(self) -> Zone<'static> {
+        Zone(self.0, PhantomData)
     }
 
     /// The same memory where its mapping that begins at `from` is mapped a second time, at `to`.
     ///
     /// # Safety
-    /// The zone lies in the first mapping, and the second is there for as long as the result is used.
-    pub unsafe fn moved(self, from: *const u8, to: NonNull<u8>) -> Zone {
+    /// The zone lies in the first mapping, and the second is there within `'b`.
+    pub unsafe fn moved<'b>(self, from: *const u8, to: NonNull<u8>) -> Zone<'b> {
         // SAFETY: the caller vouches that both places are within the mappings.
-        unsafe {
-            let offset = self.0.as_ptr().cast::<u8>().offset_from(from);
-            Zone(to.offset(offset).cast())
-        }
+        let head = unsafe { to.offset(self.0.as_ptr().cast::<u8>().offset_from(from)) };
+        Zone(head.cast(), PhantomData)
     }
 
     fn head(&self) -> &ZoneHead {
-        // SAFETY: `of` promises an initialized head; everything in it may be shared.
+        // SAFETY: an initialized head, by construction; everything in it may be shared.
         unsafe { self.0.as_ref() }
     }
 
@@ -117,7 +127,7 @@ impl Zone {
         if owner != 0 && word >> 32 > now / UNIT && !is_gone(owner) {
             return None;
         }
-        let own = u64::from(token) | (((now + limit) / UNIT) << 32);
+        let own = u64::from(token) | ((now.saturating_add(limit) / UNIT) << 32);
         self.head().turn.compare_exchange(word, own, AcqRel, Relaxed).ok().map(|_| owner)
     }
 
@@ -146,34 +156,35 @@ impl Zone {
 
     /// The roster.
     pub fn roster(&self) -> Roster<'_> {
-        let bytes = self.head().bytes.load(Relaxed) as usize - size_of::<ZoneHead>();
+        let bytes =
+            (self.head().bytes.load(Relaxed) as usize).saturating_sub(size_of::<ZoneHead>());
         let geometry = Geometry::for_bytes(bytes).unwrap_or(Geometry {
             generations: 0,
             workers: 0,
             events: 0,
         });
-        // SAFETY: `geometry.total()` is at most the bytes behind the head, which `init` allocated
-        // and zeroed; all records are atomics, for which any bit pattern is valid.
+        // SAFETY: the roster begins right behind the head. `geometry.total()` is at most the bytes there,
+        // which `init` allocated and zeroed.
+        let base = unsafe { self.0.add(1) }.cast::<u8>();
+        // SAFETY: as above, for the four of them; all records are atomics, for which any bit pattern is valid.
         unsafe {
-            let base = self.0.as_ptr().add(1).cast::<u8>();
-            let records = |offset| base.add(offset);
             Roster {
-                head: &*base.cast(),
-                generations: slice::from_raw_parts(
-                    records(geometry.generations_offset()).cast(),
-                    geometry.generations,
-                ),
-                workers: slice::from_raw_parts(
-                    records(geometry.workers_offset()).cast(),
-                    geometry.workers,
-                ),
-                events: slice::from_raw_parts(
-                    records(geometry.events_offset()).cast(),
-                    geometry.events,
-                ),
+                head: base.cast().as_ref(),
+                generations: records(base, geometry.generations_offset(), geometry.generations),
+                workers: records(base, geometry.workers_offset(), geometry.workers),
+                events: records(base, geometry.events_offset(), geometry.events),
             }
         }
     }
+}
+
+/// So many records in a row, `offset` bytes behind an address.
+///
+/// # Safety
+/// They are there within `'a`, and may be shared.
+unsafe fn records<'a, T>(base: NonNull<u8>, offset: usize, count: usize) -> &'a [T] {
+    // SAFETY: the caller vouches for it.
+    unsafe { slice::from_raw_parts(base.add(offset).cast::<T>().as_ptr(), count) }
 }
 
 /// Generations whose workers a zone has to hold at a time: those of a reload.
@@ -189,11 +200,14 @@ fn usable(size: usize) -> Option<usize> {
     // SAFETY: plain globals, set when nginx starts.
     let (page, shift) = unsafe { (ngx_pagesize, ngx_pagesize_shift) };
     // ngx_init_zone_pool() sets min_shift to 3.
-    let per_slot = size_of::<ngx_slab_page_t>() + size_of::<ngx_slab_stat_t>();
-    let head = size_of::<ngx_slab_pool_t>() + shift.checked_sub(3)? * per_slot;
-    let pages = size.checked_sub(head)? / (page + size_of::<ngx_slab_page_t>());
-    let start = (head + pages * size_of::<ngx_slab_page_t>()).next_multiple_of(page);
-    Some(pages.min(size.checked_sub(start)? / page) * page)
+    let per_slot = const { size_of::<ngx_slab_page_t>() + size_of::<ngx_slab_stat_t>() };
+    let slots = shift.checked_sub(3)?.checked_mul(per_slot)?;
+    let head = size_of::<ngx_slab_pool_t>().checked_add(slots)?;
+    let per_page = page.checked_add(size_of::<ngx_slab_page_t>())?;
+    let pages = size.checked_sub(head)?.checked_div(per_page)?;
+    let used = head.checked_add(pages.checked_mul(size_of::<ngx_slab_page_t>())?)?;
+    let start = used.checked_next_multiple_of(page)?;
+    pages.min(size.checked_sub(start)?.checked_div(page)?).checked_mul(page)
 }
 
 /// Why a zone of so many bytes is too small for a number of workers; none if it is not.
@@ -206,7 +220,7 @@ pub fn shortage(size: usize, workers: usize) -> Option<String> {
     }
     // SAFETY: a plain global, set when nginx starts.
     let page = unsafe { ngx_pagesize };
-    let mut enough = size.next_multiple_of(page);
+    let mut enough = size.checked_next_multiple_of(page)?;
     while slots(enough) < needed {
         enough = enough.checked_add(page)?;
     }
@@ -223,68 +237,71 @@ pub fn shortage(size: usize, workers: usize) -> Option<String> {
 /// # Safety
 /// Called by nginx with the zone the module registered and the data of the zone it replaces.
 pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) -> ngx_int_t {
-    // SAFETY: nginx passes its own live zone, mapped, with a slab pool at its head.
-    unsafe {
-        let log = Log::from_ptr((*shm_zone).shm.log);
-        if !data.is_null() {
-            (*shm_zone).data = data;
-            let known = Zone::of(shm_zone).is_some_and(|zone| zone.roster().is_compatible());
-            if !known {
-                log!(
-                    log,
-                    Emerg,
-                    "worker_manager: the zone was laid out by another version of the module, \
-                     give it another name or size"
-                );
-                return NGX_ERROR as ngx_int_t;
-            }
+    // SAFETY: nginx passes its own live zone, mapped, with its log and a slab pool at its head.
+    let (shm_zone, log) = unsafe { (&mut *shm_zone, Log::from_ptr((*shm_zone).shm.log)) };
+    if !data.is_null() {
+        shm_zone.data = data;
+        // SAFETY: the data is that of the zone before, whose memory this one has.
+        let zone = unsafe { Zone::of(shm_zone) };
+        if zone.is_some_and(|zone| zone.roster().is_compatible()) {
             return NGX_OK as ngx_int_t;
         }
-        match create((*shm_zone).shm.addr.cast(), LAST_GENERATION.get()) {
-            Ok(zone) => {
-                if !zone.lock().is_repairable() {
-                    log!(
-                        log,
-                        Warn,
-                        "worker_manager: could not find out how libc lays out a robust mutex, a process that \
-                         dies holding the lock may keep it if its memory is reaped before it exits"
-                    );
-                }
-                (*shm_zone).data = zone.0.as_ptr().cast();
-                NGX_OK as ngx_int_t
-            }
-            Err(errno) => {
-                log!(log, Emerg, errno = errno, "worker_manager: could not set up the zone");
-                NGX_ERROR as ngx_int_t
-            }
-        }
+        log!(
+            log,
+            Emerg,
+            "worker_manager: the zone was laid out by another version of the module, \
+             give it another name or size"
+        );
+        return NGX_ERROR as ngx_int_t;
     }
+    // SAFETY: a slab pool that nobody has taken memory of.
+    let zone = match unsafe { create(shm_zone.shm.addr.cast(), last_generation()) } {
+        Ok(zone) => zone,
+        Err(errno) => {
+            log!(log, Emerg, errno = errno, "worker_manager: could not set up the zone");
+            return NGX_ERROR as ngx_int_t;
+        }
+    };
+    if !zone.lock().is_repairable() {
+        log!(
+            log,
+            Warn,
+            "worker_manager: could not find out how libc lays out a robust mutex, a process that \
+             dies holding the lock may keep it if its memory is reaped before it exits"
+        );
+    }
+    shm_zone.data = zone.0.as_ptr().cast();
+    NGX_OK as ngx_int_t
 }
 
 /// Takes all memory the slab pool has, in one piece, and sets it up.
 ///
 /// # Safety
-/// `pool` is a fresh slab pool.
-unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone, i32> {
+/// `pool` is a fresh slab pool, mapped within `'a`.
+unsafe fn create<'a>(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone<'a>, i32> {
     // SAFETY: a fresh pool is one run of free pages, `pfree` of them.
+    let (bytes, memory) = unsafe {
+        let bytes = (*pool).pfree.saturating_mul(ngx_pagesize);
+        (bytes, ngx_slab_alloc(pool, bytes).cast::<u8>())
+    };
+    let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
+    // Fresh shared memory is zeros, and each page that is not touched saves a page fault. Only an
+    // nginx built with NGX_DEBUG_MALLOC fills what it hands out with something else.
+    // SAFETY: so many bytes are this function's.
     unsafe {
-        let bytes = (*pool).pfree * ngx_pagesize;
-        let memory = ngx_slab_alloc(pool, bytes).cast::<u8>();
-        let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
-        // Fresh shared memory is zeros, and each page that is not touched saves a page fault. Only an
-        // nginx built with NGX_DEBUG_MALLOC fills what it hands out with something else.
         if *memory != 0 {
             ptr::write_bytes(memory, 0, bytes);
         }
-        let zone = Zone(head);
-        zone.head().bytes.store(bytes as u64, Relaxed);
-        zone.lock().create()?;
-        let started = clock::now().wall;
-        // Names of histories sort by time, and two nodes that start at the same moment differ.
-        let history = (started as u64) << 16 | u64::from(process::pid() as u16);
-        zone.roster().create(last_generation, history);
-        zone.roster().set_started(started);
-        (*pool).data = memory.cast();
-        Ok(zone)
     }
+    let zone = Zone(head, PhantomData);
+    zone.head().bytes.store(bytes as u64, Relaxed);
+    zone.lock().create()?;
+    let started = clock::now().wall;
+    // Names of histories sort by time, and two nodes that start at the same moment differ.
+    let history = (started as u64) << 16 | u64::from(process::pid() as u16);
+    zone.roster().create(last_generation, history);
+    zone.roster().set_started(started);
+    // SAFETY: the pool is the caller's.
+    unsafe { (*pool).data = memory.cast() };
+    Ok(zone)
 }

@@ -11,7 +11,7 @@ use exec::queue::{Notes, Queue, PLACES};
 use super::fd::pipe;
 use super::spawn::Note;
 use crate::nginx::failpoint;
-use crate::nginx::process::PerProcess;
+use crate::nginx::main_thread::MainThreadCell;
 
 /// Descriptors that stay open as long as the process lives; -1 if there is none.
 #[derive(Clone, Copy)]
@@ -22,12 +22,20 @@ struct Node {
     ends: c_int,
 }
 
-static NODE: PerProcess<Cell<Node>> = PerProcess(Cell::new(Node { queue: -1, ends: -1 }));
+static NODE: MainThreadCell<Cell<Node>> = MainThreadCell::new(Cell::new(Node::NONE));
+
+fn node() -> Node {
+    NODE.get_or(Node::NONE)
+}
+
+impl Node {
+    const NONE: Node = Node { queue: -1, ends: -1 };
+}
 
 /// Makes them, once in the life of a node: in the process that loads the first configuration with a
 /// program in it.
 pub fn prepare() {
-    if NODE.get().queue != -1 {
+    if node().queue != -1 {
         return;
     }
     // SAFETY: the name is a C string.
@@ -42,18 +50,18 @@ pub fn prepare() {
 
 /// The file of the queue, if there is one.
 pub fn queue() -> Option<c_int> {
-    Some(NODE.get().queue).filter(|&fd| fd != -1)
+    Some(node().queue).filter(|&fd| fd != -1)
 }
 
 /// What tells a helper that the node has ended, if there is such.
 pub fn ends() -> Option<c_int> {
-    Some(NODE.get().ends).filter(|&fd| fd != -1)
+    Some(node().ends).filter(|&fd| fd != -1)
 }
 
 /// The place of the program with this number; none if the queue is full. Who holds the lock of the
 /// node asks.
 pub fn ticket(number: u32) -> Option<Ticket> {
-    let queue = Queue::of(NODE.get().queue);
+    let queue = Queue::of(node().queue);
     let places = failpoint::content("program_queue").and_then(|n| n.parse().ok()).unwrap_or(PLACES);
     let place = queue.place(number, places)?;
     let Notes { last, last_place, .. } = queue.notes();
@@ -62,12 +70,12 @@ pub fn ticket(number: u32) -> Option<Ticket> {
 
 /// Where the helper of a program is to be noted, for the one that begins after it.
 pub fn note(ticket: Ticket) -> Note {
-    Note { file: NODE.get().queue, at: Queue::helper_at(ticket.place), word: ticket.number }
+    Note { file: node().queue, at: Queue::helper_at(ticket.place), word: ticket.number }
 }
 
 /// Notes that a program was started. How many were turned away before it.
 pub fn started(ticket: Ticket) -> u32 {
-    let queue = Queue::of(NODE.get().queue);
+    let queue = Queue::of(node().queue);
     let turned_away = queue.notes().turned_away;
     queue.set_notes(Notes { turned_away: 0, last: ticket.number, last_place: ticket.place });
     turned_away
@@ -75,7 +83,7 @@ pub fn started(ticket: Ticket) -> u32 {
 
 /// Notes that one was turned away. How many were before it.
 pub fn turn_away() -> u32 {
-    let queue = Queue::of(NODE.get().queue);
+    let queue = Queue::of(node().queue);
     queue.turn_away();
     queue.notes().turned_away.saturating_sub(1)
 }

@@ -7,9 +7,10 @@ use ngx::ffi::{
     ngx_http_output_filter, ngx_http_request_t, ngx_http_send_special, ngx_int_t, ngx_pcalloc,
     NGX_DONE, NGX_ERROR, NGX_HTTP_LAST, NGX_HTTP_REQUEST_TIME_OUT, NGX_OK,
 };
-use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
+use ngx::http::Request;
 use roster::Roster;
 
+use super::live::Live;
 use super::pending::{self, PendingRequest};
 use super::respond::{self, Response};
 use super::tick::{Lines, Tick};
@@ -50,17 +51,17 @@ pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     if status == error || status > 0 || request.header_only() {
         return status;
     }
-    let r: *mut ngx_http_request_t = request.into();
-    let Some(stream) = Stream::new(r, after) else {
+    let mut r = Live::of(request);
+    let Some(stream) = Stream::new(&r, after) else {
         return error;
     };
-    if !pending::add(r, Box::new(stream)) {
+    if !pending::add(&r, Box::new(stream)) {
         return error;
     }
-    // SAFETY: the request is live.
-    unsafe { (*r).write_event_handler = Some(on_writable) };
-    let failed = pending::with(r, |stream| stream.on_writable(r, Some(zone))).flatten();
-    if failed.is_some() || !pending::keep(r) {
+    // SAFETY: the request is there.
+    unsafe { (*r.as_ptr()).write_event_handler = Some(on_writable) };
+    let failed = pending::with(&mut r, |stream, r| stream.on_writable(r, Some(zone))).flatten();
+    if failed.is_some() || !pending::keep(&r) {
         return error;
     }
     NGX_DONE as ngx_int_t
@@ -71,7 +72,7 @@ impl PendingRequest for Stream {
         tick.moved || tick.exiting || tick.now >= self.ping_at
     }
 
-    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t> {
+    fn go_on(&mut self, r: &mut Live, tick: &mut Tick) -> Option<ngx_int_t> {
         match tick.zone.filter(|_| !tick.exiting) {
             Some(zone) => {
                 self.pump(r, zone, &mut tick.lines).err().map(|()| NGX_ERROR as ngx_int_t)
@@ -80,25 +81,22 @@ impl PendingRequest for Stream {
         }
     }
 
-    fn on_writable(&mut self, r: *mut ngx_http_request_t, zone: Option<Zone>) -> Option<ngx_int_t> {
-        let zone = zone.filter(|_| !is_blocked(r))?;
+    fn on_writable(&mut self, r: &mut Live, zone: Option<Zone>) -> Option<ngx_int_t> {
+        let zone = zone.filter(|_| !r.is_blocked())?;
         self.pump(r, zone, &mut Lines::default()).err().map(|()| NGX_ERROR as ngx_int_t)
     }
 }
 
 impl Stream {
     /// None if there is no memory.
-    fn new(r: *mut ngx_http_request_t, after: Cursor) -> Option<Stream> {
-        // SAFETY: the request is live and has a pool; zeros are how nginx makes both.
-        let (buffer, chain) = unsafe {
-            let pool = (*r).pool;
-            let buffer = ngx_pcalloc(pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
-            let chain = ngx_pcalloc(pool, size_of::<ngx_chain_t>()).cast::<ngx_chain_t>();
-            if buffer.is_null() || chain.is_null() {
-                return None;
-            }
-            (buffer, chain)
-        };
+    fn new(r: &Live, after: Cursor) -> Option<Stream> {
+        // SAFETY: a request has a pool.
+        let zeros = |size| unsafe { ngx_pcalloc((*r.as_ptr()).pool, size) };
+        let buffer = zeros(size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
+        let chain = zeros(size_of::<ngx_chain_t>()).cast::<ngx_chain_t>();
+        if buffer.is_null() || chain.is_null() {
+            return None;
+        }
         let mut stream = Stream { after, buffer, chain, bytes: Vec::new(), ping_at: 0 };
         stream.set(format!("retry: {BACK}\n\n").into_bytes());
         Some(stream)
@@ -112,18 +110,18 @@ impl Stream {
 
     fn set(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
-        self.ping_at = clock::monotonic() + PING;
+        self.ping_at = clock::monotonic().saturating_add(PING);
         let range = self.bytes.as_mut_ptr_range();
-        // SAFETY: buffer and chain live as long as the request, and the bytes until they are sent.
-        unsafe {
-            let buffer = self.buffer;
-            ((*buffer).pos, (*buffer).last) = (range.start, range.end);
-            ((*buffer).start, (*buffer).end) = (range.start, range.end);
-            (*buffer).set_memory(1);
-            (*buffer).set_flush(1);
-            (*self.chain).buf = buffer;
-            (*self.chain).next = core::ptr::null_mut();
-        }
+        // SAFETY: both live as long as the request; nginx does not use them while this runs. Zeros, as the
+        // pool has made them, are how nginx makes them too.
+        let (buffer, chain) = unsafe { (&mut *self.buffer, &mut *self.chain) };
+        // The bytes stay until they are sent.
+        (buffer.pos, buffer.last) = (range.start, range.end);
+        (buffer.start, buffer.end) = (range.start, range.end);
+        buffer.set_memory(1);
+        buffer.set_flush(1);
+        chain.buf = buffer;
+        chain.next = core::ptr::null_mut();
     }
 
     /// Makes the next piece; false if there is nothing to say.
@@ -135,7 +133,7 @@ impl Stream {
         let mut piece = missed.map_or(String::new(), |missed| missed.message());
         self.after = after;
         while self.after.seq < newest && piece.len() < PIECE {
-            let next = self.after.seq + 1;
+            let next = self.after.seq.saturating_add(1);
             match lines.get(roster, next) {
                 Some(line) => piece.push_str(line),
                 // It was overwritten a moment ago: there is a gap, which is told the next time.
@@ -156,30 +154,26 @@ impl Stream {
     }
 
     /// Sends pieces until there is nothing to say or the client is to read first.
-    fn pump(
-        &mut self,
-        r: *mut ngx_http_request_t,
-        zone: Zone,
-        lines: &mut Lines,
-    ) -> Result<(), ()> {
+    fn pump(&mut self, r: &Live, zone: Zone, lines: &mut Lines) -> Result<(), ()> {
         loop {
             // What is not idle is the first piece, or one that nginx has already.
-            let has = if self.is_idle() { self.fill(zone.roster(), lines) } else { !is_blocked(r) };
+            let has =
+                if self.is_idle() { self.fill(zone.roster(), lines) } else { !r.is_blocked() };
             if !has {
                 return Ok(());
             }
-            send(r, self.chain)?;
-            if is_blocked(r) {
+            send(r, Some(self))?;
+            if r.is_blocked() {
                 return Ok(());
             }
         }
     }
 
     /// Ends the stream. The client comes back, to another worker.
-    fn end(&self, r: *mut ngx_http_request_t) -> ngx_int_t {
+    fn end(&self, r: &Live) -> ngx_int_t {
         if self.is_idle() {
-            // SAFETY: the request is live, and its header was sent.
-            unsafe { ngx_http_send_special(r, NGX_HTTP_LAST as usize) }
+            // SAFETY: the request is there, and its header was sent.
+            unsafe { ngx_http_send_special(r.as_ptr(), NGX_HTTP_LAST as usize) }
         } else {
             // Who does not read what there is would keep this worker.
             NGX_ERROR as ngx_int_t
@@ -187,58 +181,62 @@ impl Stream {
     }
 }
 
-/// Whether nginx has something that the client does not take yet.
-fn is_blocked(r: *mut ngx_http_request_t) -> bool {
-    // SAFETY: the request is live, and so is its connection.
-    unsafe {
-        (*(*r).connection).buffered() != 0
-            || (*(*r).connection).write.as_ref().is_some_and(|w| w.delayed() != 0)
+/// Passes on what a stream has, or what nginx has already; waits for the client where that is needed.
+fn send(r: &Live, stream: Option<&Stream>) -> Result<(), ()> {
+    let chain = stream.map_or(core::ptr::null_mut(), |stream| stream.chain);
+    // SAFETY: the request is there, and its header was sent; the chain is the stream's, in its pool.
+    if unsafe { ngx_http_output_filter(r.as_ptr(), chain) } == NGX_ERROR as ngx_int_t {
+        return Err(());
     }
-}
-
-/// Passes a chain on, null for what nginx has already; waits for the client where that is needed.
-fn send(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Result<(), ()> {
-    // SAFETY: the request is live; its header was sent.
-    unsafe {
-        if ngx_http_output_filter(r, chain) == NGX_ERROR as ngx_int_t {
-            return Err(());
+    let write = r.write_event();
+    // SAFETY: the event of a connection that is open; nothing else refers to it.
+    let (is_armed, is_delayed) = unsafe { ((*write).timer_set() != 0, (*write).delayed() != 0) };
+    if !r.is_blocked() {
+        if is_armed {
+            // SAFETY: it is in nginx's tree of timers.
+            unsafe { ngx_del_timer(write) };
         }
-        let write = (*(*r).connection).write;
-        if is_blocked(r) {
-            let location = NgxHttpCoreModule::location_conf(&*r).ok_or(())?;
-            if (*write).timer_set() == 0 && (*write).delayed() == 0 {
-                ngx_add_timer(write, location.send_timeout);
-            }
-            if ngx_handle_write_event(write, location.send_lowat) != NGX_OK as ngx_int_t {
-                return Err(());
-            }
-        } else if (*write).timer_set() != 0 {
-            ngx_del_timer(write);
-        }
+        return Ok(());
     }
-    Ok(())
+    let location = r.location().ok_or(())?;
+    if !is_armed && !is_delayed {
+        // SAFETY: it is not in nginx's tree of timers.
+        unsafe { ngx_add_timer(write, location.send_timeout) };
+    }
+    // SAFETY: the event of a connection that is open.
+    let watched = unsafe { ngx_handle_write_event(write, location.send_lowat) };
+    if watched == NGX_OK as ngx_int_t {
+        Ok(())
+    } else {
+        Err(())
+    }
 }
 
 /// The client reads again.
 unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
-    // SAFETY: nginx passes a live request.
-    unsafe {
-        let connection = (*r).connection;
-        if (*(*connection).write).timedout() != 0 {
-            (*connection).set_timedout(1);
-            // As nginx's own writer says it.
-            let log = Log::from_ptr((*connection).log);
-            log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
-            pending::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
-            return;
-        }
+    // SAFETY: nginx passes a request that is there until it is finalized.
+    let Some(mut r) = (unsafe { Live::from_ptr(r) }) else {
+        return;
+    };
+    // SAFETY: the event of its connection.
+    if unsafe { (*r.write_event()).timedout() } != 0 {
+        // SAFETY: the connection is there, and so is its log.
+        let log = unsafe {
+            (*r.connection()).set_timedout(1);
+            Log::from_ptr((*r.connection()).log)
+        };
+        // As nginx's own writer says it.
+        log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
+        pending::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
+        return;
     }
-    if send(r, core::ptr::null_mut()).is_err() {
+    if send(&r, None).is_err() {
         pending::finalize(r, NGX_ERROR as ngx_int_t);
         return;
     }
-    let zone = pending::current_zone();
-    let rc = pending::with(r, |stream| stream.on_writable(r, zone)).flatten();
+    // SAFETY: a stream does not keep it.
+    let zone = unsafe { pending::current_zone() };
+    let rc = pending::with(&mut r, |stream, r| stream.on_writable(r, zone)).flatten();
     if let Some(rc) = rc {
         pending::finalize(r, rc);
     }

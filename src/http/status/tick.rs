@@ -10,9 +10,9 @@ use roster::{Roster, Snapshot};
 use crate::nginx::zone::Zone;
 
 /// One look at all requests under way.
-pub struct Tick {
+pub struct Tick<'a> {
     /// The zone of the configuration in force.
-    pub zone: Option<Zone>,
+    pub zone: Option<Zone<'a>>,
     /// Whether this worker is to quit.
     pub exiting: bool,
     /// Monotonic, milliseconds.
@@ -24,9 +24,9 @@ pub struct Tick {
     seen: OnceCell<(Option<Snapshot>, bool)>,
 }
 
-impl Tick {
+impl<'a> Tick<'a> {
     /// One now.
-    pub fn new(zone: Option<Zone>, exiting: bool, now: u64, moved: bool) -> Tick {
+    pub fn new(zone: Option<Zone<'a>>, exiting: bool, now: u64, moved: bool) -> Tick<'a> {
         Tick { zone, exiting, now, moved, lines: Lines::default(), seen: OnceCell::new() }
     }
 

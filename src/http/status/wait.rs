@@ -2,10 +2,11 @@
 
 use ::status::json;
 use ::status::wait::{Until, Verdict, Wait, Waiting};
-use ngx::ffi::{ngx_http_request_t, ngx_int_t, NGX_DONE, NGX_ERROR};
+use ngx::ffi::{ngx_int_t, NGX_DONE, NGX_ERROR};
 use ngx::http::Request;
 use roster::Snapshot;
 
+use super::live::Live;
 use super::pending::{self, PendingRequest};
 use super::respond::Response;
 use super::tick::Tick;
@@ -32,17 +33,15 @@ pub fn answer(request: &mut Request, zone: Zone, wait: Wait) -> ngx_int_t {
     };
     let now = clock::now();
     let waiting = Waiting::begin(wait, &seen, now.wall, now.monotonic);
-    let mut waits = Pending { waiting, until: now.monotonic + wait.timeout };
-    let r: *mut ngx_http_request_t = request.into();
+    let mut waits = Pending { waiting, until: now.monotonic.saturating_add(wait.timeout) };
     let loading = zone.roster().loading_since() != 0;
-    // SAFETY: the request is live.
-    let request = unsafe { Request::from_ngx_http_request(r) };
     if let Some(response) =
         waits.response(request, &seen, loading, process::is_exiting(), now.monotonic)
     {
         return response.send(request);
     }
-    if pending::add(r, Box::new(waits)) && pending::keep(r) {
+    let r = Live::of(request);
+    if pending::add(&r, Box::new(waits)) && pending::keep(&r) {
         NGX_DONE as ngx_int_t
     } else {
         NGX_ERROR as ngx_int_t
@@ -54,9 +53,8 @@ impl PendingRequest for Pending {
         true
     }
 
-    fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t> {
-        // SAFETY: the request is live as long as it is among those under way.
-        let request = unsafe { Request::from_ngx_http_request(r) };
+    fn go_on(&mut self, r: &mut Live, tick: &mut Tick) -> Option<ngx_int_t> {
+        let request = r.request();
         let response = match tick.seen() {
             (Some(seen), loading) => self.response(request, seen, loading, tick.exiting, tick.now),
             // All is as it was.

@@ -29,8 +29,9 @@ impl Label {
     pub fn set(&self, text: &str) {
         let mut bytes = [0; BYTES];
         let end = (0..=text.len().min(BYTES)).rev().find(|end| text.is_char_boundary(*end));
-        let text = &text.as_bytes()[..end.unwrap_or(0)];
-        bytes[..text.len()].copy_from_slice(text);
+        for (byte, own) in bytes.iter_mut().zip(text.bytes().take(end.unwrap_or(0))) {
+            *byte = own;
+        }
         let version = self.version.load(Relaxed) | 1;
         self.version.store(version, Relaxed);
         fence(Release);
@@ -54,13 +55,13 @@ impl Label {
         }
         fence(Acquire);
         let whole = version % 2 == 0 && self.version.load(Relaxed) == version;
-        (whole && bytes[0] != 0).then_some(LabelText(bytes))
+        (whole && bytes.first() != Some(&0)).then_some(LabelText(bytes))
     }
 }
 
 impl fmt::Display for LabelText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(BYTES);
-        f.write_str(core::str::from_utf8(&self.0[..end]).unwrap_or("a callback"))
+        let text = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        f.write_str(core::str::from_utf8(text).unwrap_or("a callback"))
     }
 }

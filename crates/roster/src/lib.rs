@@ -61,6 +61,7 @@
 mod admission;
 mod delivery;
 mod event;
+mod fields;
 #[cfg(feature = "failpoints")]
 mod forget;
 mod journal;
@@ -79,6 +80,7 @@ mod template;
 mod transaction;
 mod transition;
 mod uncounted;
+mod views;
 mod words;
 
 pub use admission::Admission;
@@ -93,8 +95,9 @@ pub use losses::{Cause, News, Peer, Plan, Witness};
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;
-pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
+pub use table::{Counts, Reservation, Roster};
 pub use template::{Field, Template, UnknownField};
 pub use transaction::{Did, Host, Mode, Point, Ran, Report, Transaction};
 pub use transition::{Full, Now, Recorded, Step, Transition};
 pub use uncounted::Uncounted;
+pub use views::{GenerationView, WorkerView};

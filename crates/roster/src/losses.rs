@@ -10,8 +10,9 @@
 //! the worker that registered last in the slot, and only if that is gone.
 
 use crate::event::Reason;
-use crate::table::{Roster, WorkerView};
+use crate::table::Roster;
 use crate::transition::Transition;
+use crate::views::WorkerView;
 
 /// What a process knows of itself and of others from the kernel and from nginx.
 pub trait Witness {

@@ -11,11 +11,12 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::delivery::Pending;
 use crate::event::{Event, Kind, Reason};
-use crate::journal::{Change, GenerationChange, WorkerChange};
+use crate::journal::Change;
 use crate::layout::Reloads;
 use crate::stats::CallbackStats;
 use crate::sync::fence;
-use crate::table::{GenerationView, Roster, WorkerView};
+use crate::table::Roster;
+use crate::views::{GenerationView, WorkerView};
 
 /// The roster at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,10 +161,10 @@ impl Snapshot {
                 g.retired = true;
             }
         }
-        self.generations.retain(|g| g.slot != change.generation.slot);
+        self.generations.retain(|g| g.slot != change.generation.to.slot);
         self.generations.extend(change.generation.view());
         if let Some(w) = change.worker {
-            let before = self.workers.iter().position(|other| other.slot == w.slot);
+            let before = self.workers.iter().position(|other| other.slot == w.to.slot);
             let before = before.map(|at| self.workers.swap_remove(at));
             self.workers.extend(w.view(before, &event));
         }
@@ -172,7 +173,7 @@ impl Snapshot {
         self.seq = event.seq;
         self.generation = change.current;
         self.reloads = change.reloads;
-        self.lost_master = change.lost_master as i32;
+        self.lost_master = change.lost_master;
         if let Some(count) = Kind::ALL.iter().position(|kind| *kind == event.kind) {
             self.kinds[count] = change.kind_count;
         }
@@ -180,48 +181,6 @@ impl Snapshot {
             self.losses[reason.index()] = change.loss_count;
         }
         self.respawns = change.respawn_count;
-    }
-}
-
-impl GenerationChange {
-    fn view(&self) -> Option<GenerationView> {
-        (self.number != 0).then_some(GenerationView {
-            slot: self.slot,
-            number: self.number,
-            retired: self.retired,
-            running: self.running,
-            present: self.present,
-            began: self.began,
-            expected: self.expected,
-            ready: self.ready,
-            ready_after: self.ready_after,
-            started: self.started,
-        })
-    }
-}
-
-impl WorkerChange {
-    /// `before` is what the same slot held, whose connections are not part of a change, and mostly not
-    /// its heartbeat.
-    fn view(&self, before: Option<WorkerView>, event: &Event) -> Option<WorkerView> {
-        let same = before.filter(|_| event.kind != Kind::WorkerStart);
-        (self.generation != 0).then_some(WorkerView {
-            slot: self.slot,
-            generation: self.generation,
-            pid: self.pid as i32,
-            index: self.index,
-            process_slot: self.process_slot,
-            hung: self.hung,
-            since_boot: self.since_boot,
-            beat: if self.beat == 0 { same.map_or(0, |w| w.beat) } else { self.beat },
-            heartbeat_timeout: self.heartbeat_timeout,
-            draining_since: self.draining_since,
-            stuck: self.stuck,
-            respawns: self.respawns,
-            connections: same.and_then(|w| w.connections),
-            registration: same.map_or(event.seq, |w| w.registration),
-            next: self.next,
-        })
     }
 }
 

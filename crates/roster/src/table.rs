@@ -7,6 +7,7 @@ use crate::layout::{
     NONE,
 };
 use crate::sync::AtomicU32;
+use crate::views::{GenerationView, WorkerView};
 use crate::words::load;
 
 /// The roster in somebody's memory.
@@ -33,65 +34,6 @@ pub struct Counts {
     pub n_next: Option<u32>,
     /// Of all generations before the one of `n_prev`.
     pub n_older: u32,
-}
-
-/// One generation at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GenerationView {
-    /// Where it lies.
-    pub slot: u32,
-    /// Its number.
-    pub number: u64,
-    /// Whether a newer one was committed or the node stops.
-    pub retired: bool,
-    /// Workers that run, hung ones not counted.
-    pub running: u32,
-    /// Workers that have not ended, hung ones included.
-    pub present: u32,
-    /// When its configuration began to be read, milliseconds of the monotonic clock.
-    pub began: u64,
-    /// With how many workers it is ready.
-    pub expected: u32,
-    /// Whether it was told to be.
-    pub ready: bool,
-    /// How long that took since `began`, milliseconds.
-    pub ready_after: u32,
-    /// When it was committed, wall clock, milliseconds.
-    pub started: i64,
-}
-
-/// One worker at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerView {
-    /// Where it lies.
-    pub slot: u32,
-    /// Its generation.
-    pub generation: u64,
-    /// Its process.
-    pub pid: i32,
-    /// Its index, `0..worker_processes - 1`.
-    pub index: u32,
-    /// Its slot in the master's table of processes.
-    pub process_slot: u32,
-    /// Whether it counts as hung.
-    pub hung: bool,
-    /// When it registered, milliseconds since boot, sleep included.
-    pub since_boot: u64,
-    /// Its last heartbeat, milliseconds of the monotonic clock.
-    pub beat: u64,
-    /// How old its heartbeat may get, milliseconds.
-    pub heartbeat_timeout: u32,
-    /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
-    pub draining_since: u64,
-    /// Whether it was told that it drains for too long.
-    pub stuck: bool,
-    /// How many workers of its generation had its index before it.
-    pub respawns: u32,
-    /// Its open connections, those in use and idle ones, as of its last heartbeat; none if not known.
-    pub connections: Option<(u32, u32)>,
-    /// The number of its `worker_start`, which names it: slots and pids are given to others.
-    pub registration: u64,
-    pub(crate) next: u32,
 }
 
 /// The lock was let go of in the middle of an event by a process that is to come back.
@@ -163,21 +105,7 @@ impl<'a> Roster<'a> {
     pub fn generations(&self) -> impl Iterator<Item = GenerationView> + use<'a> {
         let limit = self.head.generation_limit.load(Acquire) as usize;
         let slots = &self.generations[..limit.min(self.generations.len())];
-        slots.iter().enumerate().filter_map(|(slot, record)| {
-            let number = record.number.load(Acquire);
-            (number != 0).then(|| GenerationView {
-                slot: slot as u32,
-                number,
-                retired: record.retired.load(Relaxed) != 0,
-                running: record.running.load(Relaxed),
-                present: record.present.load(Relaxed),
-                began: record.began.load(Relaxed),
-                expected: record.expected.load(Relaxed),
-                ready: record.ready.load(Relaxed) != 0,
-                ready_after: record.ready_after.load(Relaxed),
-                started: record.started.load(Relaxed) as i64,
-            })
-        })
+        slots.iter().enumerate().filter_map(|(slot, r)| GenerationView::of(slot as u32, r))
     }
 
     /// One generation, if it has not ended.
@@ -189,12 +117,12 @@ impl<'a> Roster<'a> {
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> + use<'a> {
         let limit = (self.head.worker_limit.load(Acquire) as usize).min(self.workers.len());
         let slots = &self.workers[..limit];
-        slots.iter().enumerate().filter_map(|(slot, record)| view(slot as u32, record))
+        slots.iter().enumerate().filter_map(|(slot, r)| WorkerView::of(slot as u32, r))
     }
 
     /// The worker in a slot.
     pub fn worker(&self, slot: u32) -> Option<WorkerView> {
-        view(slot, self.workers.get(slot as usize)?)
+        WorkerView::of(slot, self.workers.get(slot as usize)?)
     }
 
     /// The running workers seen from a generation.
@@ -378,37 +306,6 @@ impl<'a> Roster<'a> {
         }
         self.head.free_worker.store(next, Release);
     }
-}
-
-impl WorkerView {
-    /// Whether its heartbeat is overdue.
-    pub fn is_overdue(&self, now: u64) -> bool {
-        now.saturating_sub(self.beat) > u64::from(self.heartbeat_timeout)
-    }
-}
-
-fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
-    let generation = record.generation.load(Acquire);
-    (generation != 0).then(|| WorkerView {
-        slot,
-        generation,
-        pid: record.pid.load(Relaxed) as i32,
-        index: record.index.load(Relaxed),
-        process_slot: record.process_slot.load(Relaxed),
-        hung: record.hung.load(Relaxed) != 0,
-        since_boot: record.since_boot.load(Relaxed),
-        beat: record.beat.load(Relaxed),
-        heartbeat_timeout: record.heartbeat_timeout.load(Relaxed),
-        draining_since: record.draining_since.load(Relaxed),
-        stuck: record.stuck.load(Relaxed) != 0,
-        respawns: record.respawns.load(Relaxed),
-        connections: {
-            let word = record.connections.load(Relaxed);
-            (word != 0).then_some(((word as u32).saturating_sub(1), (word >> 32) as u32))
-        },
-        registration: record.registration.load(Acquire),
-        next: record.next.load(Relaxed),
-    })
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::event::{Event, Kind, Reason};
-use crate::journal::{Change, GenerationChange, WorkerChange};
+use crate::journal::{Change, WorkerChange};
 use crate::layout::NONE;
 use crate::sync::AtomicU64;
-use crate::table::{GenerationView, Roster, WorkerView};
+use crate::table::Roster;
+use crate::views::{GenerationView, WorkerView};
 
 /// The time of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +181,8 @@ impl Roster<'_> {
         step(Step::Recorded);
         Ok(Recorded {
             event: change.event,
-            slot: change.worker.map(|w| w.slot),
-            generation_slot: change.generation.slot,
+            slot: change.worker.map(|w| w.to.slot),
+            generation_slot: change.generation.to.slot,
         })
     }
 
@@ -205,14 +206,14 @@ impl Roster<'_> {
                 let mut event = self.event_of(Kind::MasterReady, generation, pid, now);
                 let ready_after = since(g.began, now);
                 event.duration = Some(ready_after);
-                let g = GenerationChange { ready: true, ready_after, ..g.keep() };
+                let g = GenerationView { ready: true, ready_after, ..g };
                 Ok(self.change(event, g, None))
             }
             Transition::ReloadFailed { pid, began } => {
                 let g = self.generation(self.current_generation()).ok_or(Full::Unknown)?;
                 let mut event = self.event_of(Kind::ReloadFailed, g.number, pid, now);
                 event.duration = Some(since(began, now));
-                let mut change = self.change(event, g.keep(), None);
+                let mut change = self.change(event, g, None);
                 change.reloads.failed = change.reloads.failed.saturating_add(1);
                 change.reloads.failed_at = now.wall;
                 change.reloads.last_failed = true;
@@ -222,8 +223,8 @@ impl Roster<'_> {
             Transition::MasterLost { pid } => {
                 let newest = self.generations().max_by_key(|g| g.number).ok_or(Full::Unknown)?;
                 let event = self.event_of(Kind::MasterLost, newest.number, pid, now);
-                let mut change = self.change(event, newest.keep(), None);
-                change.lost_master = pid as u32;
+                let mut change = self.change(event, newest, None);
+                change.lost_master = pid;
                 Ok(change)
             }
             Transition::WorkerDraining { slot, connections, stopping } => {
@@ -232,19 +233,21 @@ impl Roster<'_> {
                 event.connections = Some(connections);
                 event.duration = None;
                 event.stopping |= stopping;
-                let w = WorkerChange { draining_since: now.monotonic.max(1), ..w.keep() };
-                Ok(self.change(event, g.keep(), Some(w)))
+                let w = WorkerView { draining_since: now.monotonic.max(1), ..w };
+                Ok(self.change(event, g, Some(w.into())))
             }
             Transition::WorkerStuck { slot, connections } => {
                 let (w, g) = self.worker_and_generation(slot)?;
                 let mut event = self.worker_event(Kind::WorkerStuck, &w, None, now);
                 event.connections = Some(connections);
-                Ok(self.change(event, g.keep(), Some(WorkerChange { stuck: true, ..w.keep() })))
+                Ok(self.change(event, g, Some(WorkerView { stuck: true, ..w }.into())))
             }
             Transition::MasterExit { generation, pid } => {
                 let g = self.generation(generation).ok_or(Full::Unknown)?;
                 let event = self.event_of(Kind::MasterExit, generation, pid, now);
-                Ok(self.change(event, GenerationChange { number: 0, ..g.keep() }, None))
+                let mut change = self.change(event, g, None);
+                change.generation.ends = true;
+                Ok(change)
             }
             Transition::WorkerStart {
                 generation,
@@ -254,10 +257,10 @@ impl Roster<'_> {
                 heartbeat_timeout,
                 respawn_of,
             } => {
-                let w = WorkerChange {
+                let w = WorkerView {
                     slot: self.free_slot(),
                     generation,
-                    pid: pid as u32,
+                    pid,
                     index,
                     process_slot,
                     hung: false,
@@ -268,6 +271,8 @@ impl Roster<'_> {
                     draining_since: 0,
                     stuck: false,
                     respawns: 0,
+                    connections: None,
+                    registration: 0,
                 };
                 self.plan_worker_start(w, respawn_of, now)
             }
@@ -280,15 +285,16 @@ impl Roster<'_> {
             Transition::WorkerHung { slot } => {
                 let (w, g) = self.worker_and_generation(slot)?;
                 let event = self.worker_event(Kind::WorkerHung, &w, None, now);
-                let g = GenerationChange { running: g.running.saturating_sub(1), ..g.keep() };
-                Ok(self.change(event, g, Some(WorkerChange { hung: true, ..w.keep() })))
+                let g = GenerationView { running: g.running.saturating_sub(1), ..g };
+                Ok(self.change(event, g, Some(WorkerView { hung: true, ..w }.into())))
             }
             Transition::WorkerRecovered { slot } => {
                 let (w, g) = self.worker_and_generation(slot)?;
-                let g = GenerationChange { running: g.running.saturating_add(1), ..g.keep() };
+                let g = GenerationView { running: g.running.saturating_add(1), ..g };
                 let mut event = self.worker_event(Kind::WorkerRecovered, &w, None, now);
                 event.n_mine = g.running;
-                let w = WorkerChange { hung: false, beat: now.monotonic.max(1), ..w.keep() };
+                let w = WorkerView { hung: false, beat: now.monotonic.max(1), ..w };
+                let w = WorkerChange { beats: true, ..w.into() };
                 Ok(self.change(event, g, Some(w)))
             }
         }
@@ -310,7 +316,7 @@ impl Roster<'_> {
         event.duration = Some(since(began, now));
         // Whatever was thought before.
         event.stopping = false;
-        let g = GenerationChange {
+        let g = GenerationView {
             slot,
             number,
             retired: false,
@@ -331,28 +337,29 @@ impl Roster<'_> {
 
     fn plan_worker_start(
         &self,
-        w: WorkerChange,
+        w: WorkerView,
         respawn_of: Option<i32>,
         now: Now,
     ) -> Result<Change, Full> {
         let g = self.generation(w.generation).ok_or(Full::Generations)?;
         let record = self.workers.get(w.slot as usize).ok_or(Full::Workers)?;
         let respawns = self.respawns_of_index(w.index, w.generation);
-        let w = WorkerChange { respawns: respawns.unwrap_or(0), ..w };
+        let w = WorkerView { respawns: respawns.unwrap_or(0), ..w };
         let running = g.running.saturating_add(1);
-        let g = GenerationChange { running, present: g.present.saturating_add(1), ..g.keep() };
+        let g = GenerationView { running, present: g.present.saturating_add(1), ..g };
         let event = Event {
             worker: Some(w.index),
             n_mine: g.running,
             stopping: false,
             respawn_of: respawn_of.and_then(|last| self.place_of(&w, last)),
-            ..self.event_of(Kind::WorkerStart, w.generation, w.pid as i32, now)
+            ..self.event_of(Kind::WorkerStart, w.generation, w.pid, now)
         };
-        let mut change = self.change(event, g, Some(w));
+        let w_change = WorkerChange { beats: true, ..w.into() };
+        let mut change = self.change(event, g, Some(w_change));
         let more = u64::from(respawns.is_some());
         change.respawn_count = change.respawn_count.saturating_add(more);
         change.index_respawns = u64::from(w.respawns) | w.generation << 32;
-        change.index_pid = w.pid;
+        change.index_pid = w.pid as u32;
         if w.slot < change.worker_limit {
             change.free_worker = record.next.load(Relaxed);
         } else {
@@ -367,9 +374,10 @@ impl Roster<'_> {
         let kind = if reason.is_some() { Kind::WorkerLost } else { Kind::WorkerExit };
         let event = self.worker_event(kind, &w, reason, now);
         let running = g.running.saturating_sub(u32::from(!w.hung));
-        let g = GenerationChange { running, present: g.present.saturating_sub(1), ..g.keep() };
+        let g = GenerationView { running, present: g.present.saturating_sub(1), ..g };
         let next = self.head.free_worker.load(Relaxed);
-        let w = WorkerChange { generation: 0, hung: false, next, ..w.keep() };
+        let w = WorkerView { hung: false, next, ..w };
+        let w = WorkerChange { ends: true, ..w.into() };
         let mut change = self.change(event, g, Some(w));
         change.free_worker = slot;
         Ok(change)
@@ -391,7 +399,7 @@ impl Roster<'_> {
 
     /// The last worker that was told of in the place of `w`. nginx started `w` in that of the process
     /// `last`, which may have died before it registered.
-    fn place_of(&self, w: &WorkerChange, last: i32) -> Option<i32> {
+    fn place_of(&self, w: &WorkerView, last: i32) -> Option<i32> {
         let registered = || {
             self.respawns_of_index(w.index, w.generation)?;
             let last = self.workers.get(w.index as usize)?.index_pid.load(Relaxed) as i32;
@@ -407,9 +415,9 @@ impl Roster<'_> {
         registered().or_else(ended)
     }
 
-    fn change(&self, event: Event, g: GenerationChange, worker: Option<WorkerChange>) -> Change {
+    fn change(&self, event: Event, g: GenerationView, worker: Option<WorkerChange>) -> Change {
         let count = |count: &AtomicU64| count.load(Relaxed);
-        let of_index = worker.and_then(|w| self.workers.get(w.index as usize));
+        let of_index = worker.and_then(|w| self.workers.get(w.to.index as usize));
         Change {
             kind_count: count(&self.head.kinds[event.kind as usize]).saturating_add(1),
             loss_count: event
@@ -420,13 +428,13 @@ impl Roster<'_> {
             index_pid: of_index.map_or(0, |record| record.index_pid.load(Relaxed)),
             // What a change leaves is what it makes of its generation.
             event: Event { n_left: g.running, ..event },
-            generation: g,
+            generation: g.into(),
             worker,
             current: self.current_generation(),
             free_worker: self.head.free_worker.load(Relaxed),
             worker_limit: self.head.worker_limit.load(Relaxed),
             reloads: self.reloads(),
-            lost_master: self.lost_master() as u32,
+            lost_master: self.lost_master(),
             retires_older: false,
         }
     }
@@ -465,41 +473,4 @@ impl Roster<'_> {
 fn since(moment: u64, now: Now) -> u32 {
     // One less than the word that means none.
     now.monotonic.saturating_sub(moment).min(u64::from(u32::MAX - 1)) as u32
-}
-
-impl GenerationView {
-    fn keep(&self) -> GenerationChange {
-        GenerationChange {
-            slot: self.slot,
-            number: self.number,
-            retired: self.retired,
-            running: self.running,
-            present: self.present,
-            began: self.began,
-            expected: self.expected,
-            ready: self.ready,
-            ready_after: self.ready_after,
-            started: self.started,
-        }
-    }
-}
-
-impl WorkerView {
-    fn keep(&self) -> WorkerChange {
-        WorkerChange {
-            slot: self.slot,
-            generation: self.generation,
-            pid: self.pid as u32,
-            index: self.index,
-            process_slot: self.process_slot,
-            hung: self.hung,
-            since_boot: self.since_boot,
-            beat: 0,
-            heartbeat_timeout: self.heartbeat_timeout,
-            next: self.next,
-            draining_since: self.draining_since,
-            stuck: self.stuck,
-            respawns: self.respawns,
-        }
-    }
 }

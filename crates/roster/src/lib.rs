@@ -71,6 +71,7 @@ mod layout;
 mod log;
 mod losses;
 mod marks;
+mod plan;
 mod recover;
 mod snapshot;
 mod stats;

@@ -349,23 +349,3 @@ fn finish_hook(hook: Awaited, succeeded: bool, roster: Roster<'_>, host: &mut im
     roster.callback_over(hook.kind, took);
     host.failpoint(hook.kind, Point::Called);
 }
-
-impl Transition {
-    /// The kind of the event that it records.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Transition::MasterStart { .. } => Kind::MasterStart,
-            Transition::MasterReady { .. } => Kind::MasterReady,
-            Transition::MasterLost { .. } => Kind::MasterLost,
-            Transition::MasterExit { .. } => Kind::MasterExit,
-            Transition::ReloadFailed { .. } => Kind::ReloadFailed,
-            Transition::WorkerStart { .. } => Kind::WorkerStart,
-            Transition::WorkerDraining { .. } => Kind::WorkerDraining,
-            Transition::WorkerStuck { .. } => Kind::WorkerStuck,
-            Transition::WorkerExit { .. } => Kind::WorkerExit,
-            Transition::WorkerLost { .. } => Kind::WorkerLost,
-            Transition::WorkerHung { .. } => Kind::WorkerHung,
-            Transition::WorkerRecovered { .. } => Kind::WorkerRecovered,
-        }
-    }
-}

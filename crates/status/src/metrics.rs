@@ -92,6 +92,9 @@ impl Collector for Metrics {
         let mut to = Writer(encoder);
         self.node(&mut to)?;
         self.workers(&mut to)?;
+        self.worker_counters(&mut to)?;
+        self.draining(&mut to)?;
+        self.connections(&mut to)?;
         self.reloads(&mut to)?;
         self.callbacks(&mut to)?;
         self.zone(&mut to)
@@ -143,13 +146,15 @@ impl Metrics {
         let current = snapshot.generations.iter().find(|g| g.number == snapshot.generation);
         let expected = current.map_or(0, |g| g.expected);
         let help = "Workers that the current generation is to have";
-        to.gauge("workers_expected", help, None, expected.into())?;
+        to.gauge("workers_expected", help, None, expected.into())
+    }
 
+    fn worker_counters(&self, to: &mut Writer<'_>) -> fmt::Result {
         let starts = self.kind(Kind::WorkerStart);
         to.counter("worker_starts", "Workers that started", starts)?;
         let exits = self.kind(Kind::WorkerExit);
         to.counter("worker_exits", "Workers that ended in an orderly way", exits)?;
-        let losses = snapshot.losses.iter().enumerate().filter_map(|(index, number)| {
+        let losses = self.snapshot.losses.iter().enumerate().filter_map(|(index, number)| {
             let reason = loss_reason(index, *number)?;
             Some((vec![("reason", reason)], ConstCounter::new(*number)))
         });
@@ -161,15 +166,20 @@ impl Metrics {
         let hangs = self.kind(Kind::WorkerHung);
         to.counter("worker_hangs", "Heartbeats that workers missed", hangs)?;
         let help = "Workers that started in the place of one of their generation that had ended";
-        to.counter("worker_respawns", help, snapshot.respawns)?;
+        to.counter("worker_respawns", help, self.snapshot.respawns)
+    }
 
+    fn draining(&self, to: &mut Writer<'_>) -> fmt::Result {
         let now = self.facts.now.monotonic;
-        let draining = snapshot.workers.iter().filter(|w| w.draining_since != 0);
+        let draining = self.snapshot.workers.iter().filter(|w| w.draining_since != 0);
         let oldest = draining.map(|w| now.saturating_sub(w.draining_since)).max().unwrap_or(0);
         let help = "Since when the worker that drains for the longest time does, 0 if none does";
         let oldest = oldest as f64 / 1000.0;
-        to.gauge("oldest_draining_worker_age", help, Some(&Unit::Seconds), oldest)?;
+        to.gauge("oldest_draining_worker_age", help, Some(&Unit::Seconds), oldest)
+    }
 
+    fn connections(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let snapshot = &self.snapshot;
         let mut own: Vec<_> =
             snapshot.workers.iter().filter(|w| w.generation == snapshot.generation).collect();
         // Two of one index, while one that died is not known to be dead: the newer one.

@@ -97,8 +97,8 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     }
     let arguments = request.as_ref().args;
     let arguments = arguments.as_bytes();
-    if let (Page::Status | Page::Metrics, Err(text)) = (page, request::none(arguments)) {
-        return Response::error(400, &text).send(request);
+    if let (Page::Status | Page::Metrics, Err(error)) = (page, request::none(arguments)) {
+        return Response::error(400, &error.to_string()).send(request);
     }
     match page {
         Page::Status => status(request, zone),
@@ -107,12 +107,12 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
             let last = header(request, "Last-Event-ID");
             match request::after(arguments, last.as_deref()) {
                 Ok(after) => events(request, zone, after),
-                Err(text) => Response::error(400, &text).send(request),
+                Err(error) => Response::error(400, &error.to_string()).send(request),
             }
         }
         Page::Wait => match Wait::parse(arguments) {
             Ok(wait) => wait::answer(request, zone, wait),
-            Err(text) => Response::error(400, &text).send(request),
+            Err(error) => Response::error(400, &error.to_string()).send(request),
         },
     }
 }

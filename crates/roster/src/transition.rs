@@ -1,7 +1,5 @@
 //! The transitions: what can happen to a roster.
 
-use std::fmt;
-
 use crate::event::{Event, Kind, Reason};
 use crate::table::Roster;
 
@@ -135,24 +133,17 @@ impl Transition {
 }
 
 /// Why a transition can't be recorded. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// No slot for another generation.
+    #[error("no room for another generation")]
     Generations,
     /// No slot for another worker.
+    #[error("no room for another worker")]
     Workers,
     /// The transition is about a generation or worker that the roster doesn't have.
+    #[error("no such generation or worker")]
     Unknown,
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Full::Generations => "no room for another generation",
-            Full::Workers => "no room for another worker",
-            Full::Unknown => "no such generation or worker",
-        })
-    }
 }
 
 /// The moments of [`Roster::record`] at which a process may die, for tests.

@@ -87,7 +87,7 @@ impl<'a> Roster<'a> {
             // What has been overwritten since is past, however much it is: a number that is far off
             // would take for ever.
             let forgotten = self.seq().saturating_sub(self.events.len() as u64);
-            self.head.delivered.store((delivered + 1).max(forgotten), Release);
+            self.head.delivered.store(delivered.saturating_add(1).max(forgotten), Release);
         }
         stuck
     }

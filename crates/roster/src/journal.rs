@@ -2,6 +2,7 @@
 //! as once. It is written down before it is carried out: the next holder of the lock that finds it in
 //! the journal finishes it.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::event::{Event, Kind};
@@ -56,8 +57,8 @@ fields! {
     }
 }
 
-/// Where the attempts to reload begin.
-const RELOADS: usize = 16;
+/// The words of the attempts to reload.
+const RELOADS: Range<usize> = 16..22;
 const GENERATION_SLOT: Place = Place::low(0);
 /// 0 if the slot becomes free.
 const GENERATION_NUMBER: Place = Place::word(1);
@@ -135,8 +136,8 @@ impl Change {
             Some(worker) => worker.put(&mut entry),
             None => entry.put(WORKER_SLOT, NONE),
         }
-        for (i, word) in self.reloads.to_words().into_iter().enumerate() {
-            entry.put(Place::word(RELOADS + i), word);
+        for (word, count) in RELOADS.zip(self.reloads.to_words()) {
+            entry.put(Place::word(word), count);
         }
         let mut words = [0; JOURNAL_WORDS];
         let all = self.event.to_words().into_iter().chain(entry.0);
@@ -147,7 +148,7 @@ impl Change {
     fn from_words(words: &[u64; JOURNAL_WORDS]) -> Option<Change> {
         let (event, entry) = words.split_first_chunk()?;
         let entry = Entry(entry.first_chunk().copied()?);
-        let reloads = std::array::from_fn(|i| entry.get(Place::word(RELOADS + i)));
+        let reloads = entry.0.get(RELOADS)?.first_chunk().copied()?;
         Some(Change::get(
             &entry,
             Event::from_words(event)?,
@@ -203,9 +204,11 @@ impl Roster<'_> {
         }
         step();
 
-        self.head.kinds[event.kind as usize].store(change.kind_count, Release);
-        if let Some(reason) = event.reason {
-            self.head.losses[reason.index()].store(change.loss_count, Release);
+        if let Some(count) = self.head.kinds.get(event.kind as usize) {
+            count.store(change.kind_count, Release);
+        }
+        if let Some(count) = event.reason.and_then(|r| self.head.losses.get(r.index())) {
+            count.store(change.loss_count, Release);
         }
         self.head.respawns.store(change.respawn_count, Release);
         store(&self.head.reloads, &change.reloads.to_words());

@@ -274,12 +274,12 @@ impl Geometry {
     /// Divides `bytes`: half for the workers, a thirty-second for the generations, the rest for the
     /// events. None if that is less than the least.
     pub fn for_bytes(bytes: usize) -> Option<Geometry> {
-        let generations = (bytes / 32 / size_of::<GenerationRecord>()).max(Self::MIN.generations);
-        let workers = bytes / 2 / size_of::<WorkerRecord>();
-        let used = size_of::<Head>()
-            + generations * size_of::<GenerationRecord>()
-            + workers * size_of::<WorkerRecord>();
-        let events = bytes.checked_sub(used)? / size_of::<EventRecord>();
+        let part = |bytes: usize, size: usize| bytes.checked_div(size).unwrap_or_default();
+        let generations =
+            part(bytes / 32, size_of::<GenerationRecord>()).max(Self::MIN.generations);
+        let workers = part(bytes / 2, size_of::<WorkerRecord>());
+        let used = Geometry { generations, workers, events: 0 }.total();
+        let events = part(bytes.checked_sub(used)?, size_of::<EventRecord>());
         (workers >= Self::MIN.workers && events >= Self::MIN.events).then_some(Geometry {
             generations,
             workers,
@@ -294,18 +294,23 @@ impl Geometry {
 
     /// Offset of the workers from the head.
     pub const fn workers_offset(&self) -> usize {
-        self.generations_offset() + self.generations * size_of::<GenerationRecord>()
+        after(self.generations_offset(), self.generations, size_of::<GenerationRecord>())
     }
 
     /// Offset of the events from the head.
     pub const fn events_offset(&self) -> usize {
-        self.workers_offset() + self.workers * size_of::<WorkerRecord>()
+        after(self.workers_offset(), self.workers, size_of::<WorkerRecord>())
     }
 
     /// All of it.
     pub const fn total(&self) -> usize {
-        self.events_offset() + self.events * size_of::<EventRecord>()
+        after(self.events_offset(), self.events, size_of::<EventRecord>())
     }
+}
+
+/// Where a part ends that begins at an offset. What does not fit into any memory ends beyond all of it.
+const fn after(offset: usize, records: usize, size: usize) -> usize {
+    offset.saturating_add(records.saturating_mul(size))
 }
 
 // Every part begins where the one before ends, so each must keep the alignment of 8. loom's atomics

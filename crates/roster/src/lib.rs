@@ -57,6 +57,7 @@
     clippy::todo,
     clippy::unimplemented
 )]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod admission;
 mod delivery;

@@ -35,7 +35,7 @@ impl LogMark {
     pub fn progress(&self, file: (u64, u64), size: u64) -> LogProgress {
         if file != self.file || size <= self.size {
             LogProgress::NotBegun
-        } else if size - self.size < self.length {
+        } else if size.saturating_sub(self.size) < self.length {
             LogProgress::Torn
         } else {
             LogProgress::Written

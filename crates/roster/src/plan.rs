@@ -87,7 +87,7 @@ impl Planner<'_> {
         let slot = roster.generations.iter().position(|g| g.number.load(Relaxed) == 0);
         let slot = slot.ok_or(Full::Generations)? as u32;
         // Only a bound for readers, so it may go up even if nothing comes of this.
-        roster.head.generation_limit.fetch_max(slot + 1, Release);
+        roster.head.generation_limit.fetch_max(slot.saturating_add(1), Release);
         let number = roster.current_generation().saturating_add(1);
         let mut event = self.event_of(number, pid);
         event.duration = Some(self.since(began));
@@ -179,7 +179,7 @@ impl Planner<'_> {
         if w.slot < change.worker_limit {
             change.free_worker = record.next.load(Relaxed);
         } else {
-            change.worker_limit = w.slot + 1;
+            change.worker_limit = w.slot.saturating_add(1);
         }
         Ok(change)
     }
@@ -239,11 +239,11 @@ impl Planner<'_> {
         let roster = self.roster;
         let count = |count: &AtomicU64| count.load(Relaxed);
         let of_index = worker.and_then(|w| roster.workers.get(w.to.index as usize));
+        let one_more = |counted: &AtomicU64| count(counted).saturating_add(1);
+        let losses = event.reason.and_then(|r| roster.head.losses.get(r.index()));
         Change {
-            kind_count: count(&roster.head.kinds[event.kind as usize]).saturating_add(1),
-            loss_count: event
-                .reason
-                .map_or(0, |r| count(&roster.head.losses[r.index()]).saturating_add(1)),
+            kind_count: roster.head.kinds.get(event.kind as usize).map_or(0, one_more),
+            loss_count: losses.map_or(0, one_more),
             respawn_count: count(&roster.head.respawns),
             index_respawns: of_index.map_or(0, |record| count(&record.index_respawns)),
             index_pid: of_index.map_or(0, |record| record.index_pid.load(Relaxed)),

@@ -139,8 +139,10 @@ impl Roster<'_> {
             lost_master: self.lost_master(),
             holder: self.holder(),
             callback: running.map(|pending| (pending, since)),
-            kinds: Kind::ALL.map(|kind| self.head.kinds[kind as usize].load(Relaxed)),
-            losses: std::array::from_fn(|i| self.head.losses[i].load(Relaxed)),
+            kinds: Kind::ALL.map(|kind| {
+                self.head.kinds.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+            }),
+            losses: self.head.losses.each_ref().map(|count| count.load(Relaxed)),
             respawns: self.head.respawns.load(Relaxed),
             callbacks: Kind::ALL.map(|kind| self.callbacks(kind)),
         }
@@ -174,11 +176,13 @@ impl Snapshot {
         self.generation = change.current;
         self.reloads = change.reloads;
         self.lost_master = change.lost_master;
-        if let Some(count) = Kind::ALL.iter().position(|kind| *kind == event.kind) {
-            self.kinds[count] = change.kind_count;
+        for (kind, count) in Kind::ALL.iter().zip(&mut self.kinds) {
+            if *kind == event.kind {
+                *count = change.kind_count;
+            }
         }
-        if let Some(reason) = event.reason {
-            self.losses[reason.index()] = change.loss_count;
+        if let Some(count) = event.reason.and_then(|r| self.losses.get_mut(r.index())) {
+            *count = change.loss_count;
         }
         self.respawns = change.respawn_count;
     }

@@ -104,8 +104,8 @@ impl<'a> Roster<'a> {
     /// The generations that have not ended, in no order.
     pub fn generations(&self) -> impl Iterator<Item = GenerationView> + use<'a> {
         let limit = self.head.generation_limit.load(Acquire) as usize;
-        let slots = &self.generations[..limit.min(self.generations.len())];
-        slots.iter().enumerate().filter_map(|(slot, r)| GenerationView::of(slot as u32, r))
+        let slots = self.generations.iter().take(limit);
+        slots.enumerate().filter_map(|(slot, r)| GenerationView::of(slot as u32, r))
     }
 
     /// One generation, if it has not ended.
@@ -115,9 +115,9 @@ impl<'a> Roster<'a> {
 
     /// The workers that have not ended, in no order.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> + use<'a> {
-        let limit = (self.head.worker_limit.load(Acquire) as usize).min(self.workers.len());
-        let slots = &self.workers[..limit];
-        slots.iter().enumerate().filter_map(|(slot, r)| WorkerView::of(slot as u32, r))
+        let limit = self.head.worker_limit.load(Acquire) as usize;
+        let slots = self.workers.iter().take(limit);
+        slots.enumerate().filter_map(|(slot, r)| WorkerView::of(slot as u32, r))
     }
 
     /// The worker in a slot.
@@ -237,7 +237,10 @@ impl<'a> Roster<'a> {
         let records = &self.head.oom_kills;
         let holds = |cgroup| move |r: &&OomRecord| r.cgroup.load(Acquire) == cgroup;
         let known = records.iter().find(holds(cgroup)).or_else(|| records.iter().find(holds(0)));
-        let record = known.unwrap_or(&records[cgroup as usize % records.len()]);
+        let other = (cgroup as usize).checked_rem(records.len()).and_then(|i| records.get(i));
+        let Some(record) = known.or(other) else {
+            return;
+        };
         if record.cgroup.load(Acquire) != cgroup {
             // Nobody reads the count of one cgroup as that of another, whatever this process dies at.
             record.cgroup.store(0, Release);

@@ -35,5 +35,5 @@ pub(crate) fn store(to: &[AtomicU64], words: &[u64]) {
 
 pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
     // Acquire, so that who sees a word of another event in a later look sees that it is another.
-    std::array::from_fn(|i| from[i].load(Acquire))
+    from.each_ref().map(|word| word.load(Acquire))
 }

@@ -238,7 +238,7 @@ pub fn missed(missed: &Missed) -> String {
 impl Missed {
     /// As a message of an event stream.
     pub fn message(&self) -> String {
-        let id = Cursor { history: Some(self.history), seq: self.next - 1 };
+        let id = Cursor { history: Some(self.history), seq: self.next.saturating_sub(1) };
         format!("event: {}\nid: {id}\ndata: {}\n\n", self.name(), missed(self))
     }
 }

@@ -48,6 +48,7 @@
     clippy::todo,
     clippy::unimplemented
 )]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod cursor;
 pub mod json;
@@ -172,7 +173,7 @@ pub(crate) fn moment(milliseconds: i64) -> Option<f64> {
 /// Since when on the wall clock, for a moment of the monotonic clock, milliseconds; none for 0.
 pub(crate) fn wall(monotonic: u64, now: Now) -> Option<f64> {
     let ago = now.monotonic.saturating_sub(monotonic) as i64;
-    (monotonic != 0).then(|| (now.wall - ago) as f64 / 1000.0)
+    (monotonic != 0).then(|| now.wall.saturating_sub(ago) as f64 / 1000.0)
 }
 
 /// How many workers of a generation are in a state.

@@ -103,7 +103,8 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn kind(&self, kind: Kind) -> u64 {
-        Kind::ALL.iter().position(|k| *k == kind).map_or(0, |i| self.snapshot.kinds[i])
+        let mut counts = Kind::ALL.iter().zip(&self.snapshot.kinds);
+        counts.find(|(k, _)| **k == kind).map_or(0, |(_, count)| *count)
     }
 
     fn node(&self, to: &mut Writer<'_>) -> fmt::Result {
@@ -263,14 +264,17 @@ impl Metrics {
 /// The name of the reason that is counted at an index. Signals other than those of a crash and of
 /// kill -9 only have one if there is something to count.
 fn loss_reason(index: usize, number: u64) -> Option<String> {
-    const ALWAYS: [i32; 5] = [4, 6, 7, 9, 11];
+    const ALWAYS: [u8; 5] = [4, 6, 7, 9, 11];
     let reason = match index {
         0 => Reason::Unknown,
         1 => Reason::Oom,
         2 => return Some("exit".to_string()),
-        _ => Reason::Signal { number: u8::try_from(index - 3).ok()?, core: false },
+        _ => Reason::Signal { number: u8::try_from(index.checked_sub(3)?).ok()?, core: false },
     };
-    let always = index < 3 || ALWAYS.contains(&(index as i32 - 3));
+    let always = match reason {
+        Reason::Signal { number, .. } => ALWAYS.contains(&number),
+        _ => true,
+    };
     (always || number > 0).then(|| reason.to_string())
 }
 

@@ -198,17 +198,15 @@ fn parse_time(text: &str) -> Result<u64, RequestError> {
         let (mut rest, mut total) = (text, 0u64);
         while !rest.is_empty() {
             let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            let number: u64 = rest[..end].parse().ok()?;
-            rest = &rest[end..];
-            let (unit, length) = match rest {
-                _ if rest.starts_with("ms") => (1, 2),
-                _ if rest.starts_with('s') => (1000, 1),
-                _ if rest.starts_with('m') => (60_000, 1),
-                _ if rest.starts_with('h') => (3_600_000, 1),
-                "" => (1000, 0),
-                _ => return None,
-            };
-            rest = &rest[length..];
+            let (number, after) = rest.split_at_checked(end)?;
+            let number: u64 = number.parse().ok()?;
+            // The longer name first: "ms" begins as "m" does.
+            const UNITS: [(&str, u64); 4] =
+                [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+            let mut units = UNITS.into_iter();
+            let named = units.find_map(|(name, unit)| Some((unit, after.strip_prefix(name)?)));
+            let (unit, left) = named.or_else(|| after.is_empty().then_some((1000, "")))?;
+            rest = left;
             total = total.checked_add(number.checked_mul(unit)?)?;
         }
         (!text.is_empty() && total <= Wait::LONGEST).then_some(total)

@@ -79,10 +79,10 @@ impl Waiting {
         let failed = seen.reloads.failed;
         let mut waiting =
             Waiting { wait, failed: wait.failed.unwrap_or(failed), doubt_until: None };
-        let recent = (0..=RECENT).contains(&(wall - seen.reloads.failed_at));
+        let recent = (0..=RECENT).contains(&wall.saturating_sub(seen.reloads.failed_at));
         if wait.failed.is_none() && seen.reloads.last_failed && recent {
             waiting.failed = failed.saturating_sub(1);
-            waiting.doubt_until = Some(monotonic + BEGINS);
+            waiting.doubt_until = Some(monotonic.saturating_add(BEGINS));
         }
         waiting
     }
@@ -100,7 +100,7 @@ impl Waiting {
             if loading || seen.generation > self.wait.after {
                 self.failed = seen.reloads.failed;
                 self.doubt_until = None;
-            } else if seen.reloads.failed == self.failed + 1 && monotonic < until {
+            } else if seen.reloads.failed.checked_sub(self.failed) == Some(1) && monotonic < until {
                 return Verdict::NotYet;
             }
         }

@@ -6,36 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use crate::event::Event;
 use crate::layout::JOURNAL_WORDS;
 use crate::sync::{AtomicU32, AtomicU64};
-
-/// What can lie in a word of the zone.
-pub(crate) trait Word {
-    fn to_word(self) -> u64;
-    fn from_word(word: u64) -> Self;
-}
-
-macro_rules! words {
-    ($($type:ty: |$value:ident| $to:expr, |$word:ident| $from:expr;)*) => {
-        $(impl Word for $type {
-            fn to_word(self) -> u64 {
-                let $value = self;
-                $to
-            }
-
-            fn from_word($word: u64) -> Self {
-                $from
-            }
-        })*
-    };
-}
-
-words! {
-    bool: |value| value.into(), |word| word != 0;
-    u32: |value| value.into(), |word| word as u32;
-    u64: |value| value, |word| word;
-    // A pid: never negative, in half a word.
-    i32: |value| u64::from(value as u32), |word| word as i32;
-    i64: |value| value as u64, |word| word as i64;
-}
+use crate::words::Word;
 
 /// An atomic of a record.
 pub(crate) trait Cell {
@@ -136,7 +107,7 @@ macro_rules! fields {
         impl $name {
             /// Reads the fields of a record, without an order.
             fn read(record: &$record, $($other: $other_type,)*) -> Self {
-                use crate::fields::{Cell, Word};
+                use crate::{fields::Cell, words::Word};
                 $name {
                     $($field: <$type>::from_word(record.$field.read()),)*
                     $($other,)*
@@ -145,7 +116,7 @@ macro_rules! fields {
 
             /// Stores them, in the order of the list.
             pub(crate) fn store(&self, record: &$record) {
-                use crate::fields::{Cell, Word};
+                use crate::{fields::Cell, words::Word};
                 $(record.$field.write(self.$field.to_word());)*
             }
         }

@@ -10,7 +10,7 @@ use crate::fields::{fields, Entry, Place, ENTRY_WORDS};
 use crate::layout::{Reloads, JOURNAL_WORDS, NONE};
 use crate::table::Roster;
 use crate::views::{GenerationView, WorkerView};
-use crate::words::{load, store};
+use crate::words::{load, store, Word};
 
 /// What a generation's record becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ fields! {
         pub current: u64 = Place::word(5),
         pub free_worker: u32 = Place::low(6),
         pub worker_limit: u32 = Place::high(6),
-        pub lost_master: i32 = Place::high(4),
+        pub lost_master: Option<i32> = Place::high(4),
         /// Whether every generation before the event's is retired by it.
         pub retires_older: bool = Place::word(7),
         /// What is counted: events of this kind, losses for this reason, respawns.
@@ -212,7 +212,7 @@ impl Roster<'_> {
         }
         self.head.respawns.store(change.respawn_count, Release);
         store(&self.head.reloads, &change.reloads.to_words());
-        self.head.lost_master.store(change.lost_master as u32, Release);
+        self.head.lost_master.store(change.lost_master.to_word() as u32, Release);
         self.head.stopping.store(event.stopping.into(), Release);
         self.head.generation.store(change.current, Release);
         self.head.seq.store(event.seq, Release);
@@ -293,7 +293,7 @@ mod tests {
         beat: 18,
         heartbeat_timeout: 23,
         next: 19,
-        draining_since: 27,
+        draining_since: Some(27),
         stuck: true,
         respawns: 36,
         connections: None,
@@ -312,12 +312,12 @@ mod tests {
             reloads: Reloads {
                 succeeded: 28,
                 failed: 29,
-                succeeded_at: 30,
-                failed_at: 31,
+                succeeded_at: Some(30),
+                failed_at: Some(31),
                 duration: 32,
                 last_failed: true,
             },
-            lost_master: 33,
+            lost_master: Some(33),
             retires_older: true,
             kind_count: 37,
             loss_count: 38,

@@ -7,7 +7,7 @@ use std::mem::size_of;
 
 use crate::event::{Event, Kind, Reason};
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::words::Words;
+use crate::words::{Word, Words};
 
 /// First word of a roster.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
@@ -137,10 +137,10 @@ pub struct Reloads {
     pub succeeded: u64,
     /// How many did not.
     pub failed: u64,
-    /// When the last one committed, wall clock, milliseconds since 1970; 0 if none did.
-    pub succeeded_at: i64,
+    /// When the last one committed, wall clock, milliseconds since 1970; none if none did.
+    pub succeeded_at: Option<i64>,
     /// When the last one failed, likewise.
-    pub failed_at: i64,
+    pub failed_at: Option<i64>,
     /// How long the last attempt took, milliseconds.
     pub duration: u64,
     /// Whether the last attempt failed.
@@ -154,8 +154,8 @@ impl Reloads {
         [
             self.succeeded,
             self.failed,
-            self.succeeded_at as u64,
-            self.failed_at as u64,
+            self.succeeded_at.to_word(),
+            self.failed_at.to_word(),
             self.duration,
             self.last_failed.into(),
         ]
@@ -166,8 +166,8 @@ impl Reloads {
         Reloads {
             succeeded,
             failed,
-            succeeded_at: succeeded_at as i64,
-            failed_at: failed_at as i64,
+            succeeded_at: Word::from_word(succeeded_at),
+            failed_at: Word::from_word(failed_at),
             duration,
             last_failed: last_failed != 0,
         }

@@ -189,7 +189,7 @@ impl Roster<'_> {
         witness: &impl Witness,
     ) -> News {
         let (slot, registration) = match peer {
-            Peer::Master(pid) if self.lost_master() == pid => return News::Settled,
+            Peer::Master(pid) if self.lost_master() == Some(pid) => return News::Settled,
             Peer::Master(pid) => return News::Record(Transition::MasterLost { pid }),
             Peer::Worker { slot, registration } => (slot, registration),
         };
@@ -199,7 +199,7 @@ impl Roster<'_> {
         // Who drains has no successor, nor has anybody if there is no master. A worker of this one's
         // own generation that does not say so is about to drain as well, if this one does.
         let is_current = dead.generation == self.current_generation();
-        let drains = dead.draining_since != 0 || (witness.is_draining() && !is_current);
+        let drains = dead.draining_since.is_some() || (witness.is_draining() && !is_current);
         let has_successor = !drains && !witness.is_orphan();
         let reason = match cause() {
             Cause::Known(reason) => Some(reason),

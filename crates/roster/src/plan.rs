@@ -53,7 +53,7 @@ impl Planner<'_> {
                     beat: self.now.monotonic.max(1),
                     heartbeat_timeout,
                     next: NONE,
-                    draining_since: 0,
+                    draining_since: None,
                     stuck: false,
                     respawns: 0,
                     connections: None,
@@ -107,14 +107,14 @@ impl Planner<'_> {
         };
         let mut change = self.change(event, g, None);
         change.current = number;
-        change.lost_master = 0;
+        change.lost_master = None;
         change.retires_older = true;
         if reload {
             // There was one before it, if only in another zone or without a place in this.
             change.event.n_prev.get_or_insert(0);
             let reloads = &mut change.reloads;
             reloads.succeeded = reloads.succeeded.saturating_add(1);
-            reloads.succeeded_at = self.now.wall;
+            reloads.succeeded_at = Some(self.now.wall);
             reloads.last_failed = false;
             reloads.duration = self.now.monotonic.saturating_sub(began);
         }
@@ -136,7 +136,7 @@ impl Planner<'_> {
         let mut change = self.change(event, g, None);
         let reloads = &mut change.reloads;
         reloads.failed = reloads.failed.saturating_add(1);
-        reloads.failed_at = self.now.wall;
+        reloads.failed_at = Some(self.now.wall);
         reloads.last_failed = true;
         reloads.duration = self.now.monotonic.saturating_sub(began);
         Ok(change)
@@ -145,7 +145,7 @@ impl Planner<'_> {
     fn master_lost(&self, pid: i32) -> Result<Change, Full> {
         let newest = self.roster.generations().max_by_key(|g| g.number).ok_or(Full::Unknown)?;
         let change = self.change(self.event_of(newest.number, pid), newest, None);
-        Ok(Change { lost_master: pid, ..change })
+        Ok(Change { lost_master: Some(pid), ..change })
     }
 
     fn master_exit(&self, generation: u64, pid: i32) -> Result<Change, Full> {
@@ -190,7 +190,7 @@ impl Planner<'_> {
         event.connections = Some(connections);
         event.duration = None;
         event.stopping |= stopping;
-        let w = WorkerView { draining_since: self.now.monotonic.max(1), ..w };
+        let w = WorkerView { draining_since: Some(self.now.monotonic.max(1)), ..w };
         Ok(self.change(event, g, Some(w.into())))
     }
 
@@ -286,7 +286,7 @@ impl Planner<'_> {
 
     fn worker_event(&self, w: &WorkerView, reason: Option<Reason>) -> Event {
         let event = self.event_of(w.generation, w.pid);
-        let duration = (w.draining_since != 0).then(|| self.since(w.draining_since));
+        let duration = w.draining_since.map(|moment| self.since(moment));
         Event { worker: Some(w.index), reason, duration, ..event }
     }
 

@@ -41,10 +41,10 @@ pub struct Snapshot {
     pub events: Vec<(Event, Option<u64>)>,
     /// The attempts to reload.
     pub reloads: Reloads,
-    /// The master whose loss was told; 0 if none was since the last load.
-    pub lost_master: i32,
-    /// Who holds the lock; 0 for nobody.
-    pub holder: i32,
+    /// The master whose loss is recorded; none if there is none since the last load.
+    pub lost_master: Option<i32>,
+    /// The process that holds the lock.
+    pub holder: Option<i32>,
     /// The event whose callback runs and since when, milliseconds of the monotonic clock.
     pub callback: Option<(Pending, u64)>,
     /// Events so far, in the order of `Kind::ALL`.
@@ -123,7 +123,7 @@ impl Roster<'_> {
         let seq = self.seq();
         let oldest = seq.saturating_sub(events.min(self.events.len()) as u64).saturating_add(1);
         let since = self.callback_since();
-        let running = if since == 0 { None } else { self.pending().filter(|p| p.begun > 0) };
+        let running = since.and_then(|since| Some((self.pending()?, since)));
         Snapshot {
             epoch,
             history: self.history_id(),
@@ -138,7 +138,7 @@ impl Roster<'_> {
             reloads: self.reloads(),
             lost_master: self.lost_master(),
             holder: self.holder(),
-            callback: running.map(|pending| (pending, since)),
+            callback: running.filter(|(pending, _)| pending.begun > 0),
             kinds: Kind::ALL.map(|kind| {
                 self.head.kinds.get(kind as usize).map_or(0, |count| count.load(Relaxed))
             }),

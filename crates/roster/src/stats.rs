@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::event::Kind;
 use crate::layout::{CallbackRecord, CALLBACK_BUCKETS};
 use crate::table::Roster;
+use crate::words::Word;
 
 /// What the callbacks for one kind of event did since the history began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,9 +79,9 @@ impl<'a> Roster<'a> {
         self.callback_record(kind).map(CallbackStats::read).unwrap_or_default()
     }
 
-    /// Since when a callback runs, milliseconds of the monotonic clock; 0 while none does.
-    pub fn callback_since(&self) -> u64 {
-        self.head.callback_since.load(Acquire)
+    /// Since when a callback runs, milliseconds of the monotonic clock; none while none does.
+    pub fn callback_since(&self) -> Option<u64> {
+        Word::from_word(self.head.callback_since.load(Acquire))
     }
 
     /// Notes when the history began, wall clock, milliseconds.
@@ -93,15 +94,15 @@ impl<'a> Roster<'a> {
         self.head.started.load(Relaxed) as i64
     }
 
-    /// Notes since when the master reads a configuration, wall clock, milliseconds; 0 when it no
+    /// Notes since when the master reads a configuration, wall clock, milliseconds; none when it no
     /// longer does.
-    pub fn set_loading_since(&self, wall: i64) {
-        self.head.loading_since.store(wall as u64, Release);
+    pub fn set_loading_since(&self, wall: Option<i64>) {
+        self.head.loading_since.store(wall.to_word(), Release);
     }
 
-    /// Since when the master reads a configuration, wall clock, milliseconds; 0 while it does not.
-    pub fn loading_since(&self) -> i64 {
-        self.head.loading_since.load(Acquire) as i64
+    /// Since when the master reads a configuration, wall clock, milliseconds; none while it does not.
+    pub fn loading_since(&self) -> Option<i64> {
+        Word::from_word(self.head.loading_since.load(Acquire))
     }
 
     /// Lines of the event log that could not be written, since the history began.
@@ -122,9 +123,9 @@ mod tests {
         let kind = Kind::WorkerStart;
         for took in [10, 11, 20_000_000] {
             roster.callback_begins(kind, 5);
-            assert_eq!(roster.callback_since(), 5);
+            assert_eq!(roster.callback_since(), Some(5));
             roster.callback_over(kind, took);
-            assert_eq!(roster.callback_since(), 0);
+            assert_eq!(roster.callback_since(), None);
         }
         roster.callback_failed(kind);
         let stats = roster.callbacks(kind);

@@ -8,7 +8,7 @@ use crate::layout::{
 };
 use crate::sync::AtomicU32;
 use crate::views::{GenerationView, WorkerView};
-use crate::words::load;
+use crate::words::{load, Word};
 
 /// The roster in somebody's memory.
 #[derive(Clone, Copy, Debug)]
@@ -219,9 +219,9 @@ impl<'a> Roster<'a> {
         Reloads::from_words(load(&self.head.reloads))
     }
 
-    /// The master whose loss was told; 0 if none was since the last load.
-    pub fn lost_master(&self) -> i32 {
-        self.head.lost_master.load(Acquire) as i32
+    /// The master whose loss is recorded; none if there is none since the last load.
+    pub fn lost_master(&self) -> Option<i32> {
+        Word::from_word(self.head.lost_master.load(Acquire).into())
     }
 
     /// How many of the processes of a cgroup that the kernel killed for memory are accounted for;
@@ -280,14 +280,14 @@ impl<'a> Roster<'a> {
         self.head.reserved_by.store(0, Release);
     }
 
-    /// Notes who holds the lock; 0 for nobody.
-    pub fn set_holder(&self, pid: i32) {
-        self.head.holder.store(pid as u32, Release);
+    /// Notes the process that holds the lock.
+    pub fn set_holder(&self, pid: Option<i32>) {
+        self.head.holder.store(pid.to_word() as u32, Release);
     }
 
-    /// Who holds the lock; 0 for nobody.
-    pub fn holder(&self) -> i32 {
-        self.head.holder.load(Acquire) as i32
+    /// The process that holds the lock.
+    pub fn holder(&self) -> Option<i32> {
+        Word::from_word(self.head.holder.load(Acquire).into())
     }
 
     /// The slot for another worker: one that was given back, else one that was never used.

@@ -51,8 +51,8 @@ fields! {
         /// How old its heartbeat may get, milliseconds.
         pub heartbeat_timeout: u32 = Place::low(14),
         pub(crate) next: u32 = Place::high(11),
-        /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
-        pub draining_since: u64 = Place::word(15),
+        /// Since when it drains, milliseconds of the monotonic clock; none if it does not.
+        pub draining_since: Option<u64> = Place::word(15),
         /// Whether its `worker_stuck` is recorded: it drains for too long.
         pub stuck: bool = Place::bit(8, 33),
         /// How many workers of its generation had its index before it.

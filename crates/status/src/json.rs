@@ -263,14 +263,14 @@ fn node<'a>(snapshot: &Snapshot, facts: &'a Facts) -> Node<'a> {
         version: facts.version,
         nginx: &facts.nginx,
         time: facts.now.wall as f64 / 1000.0,
-        started: moment(facts.started),
+        started: (facts.started != 0).then(|| moment(facts.started)),
         master: facts.master,
-        master_lost: snapshot.lost_master != 0,
+        master_lost: snapshot.lost_master.is_some(),
         history: History(snapshot.history).to_string(),
         generation: snapshot.generation,
         reload_token: format!("{}.{}", snapshot.generation, reloads.failed),
         seq: snapshot.seq,
-        loading_since: moment(facts.loading_since),
+        loading_since: facts.loading_since.map(moment),
         reloads: describe_reloads(reloads),
     }
 }
@@ -284,8 +284,8 @@ fn describe_reloads(reloads: roster::Reloads) -> Reloads {
     Reloads {
         succeeded: reloads.succeeded,
         failed: reloads.failed,
-        succeeded_at: moment(reloads.succeeded_at),
-        failed_at: moment(reloads.failed_at),
+        succeeded_at: reloads.succeeded_at.map(moment),
+        failed_at: reloads.failed_at.map(moment),
         last,
         duration: last.map(|_| seconds(reloads.duration)),
     }
@@ -293,7 +293,7 @@ fn describe_reloads(reloads: roster::Reloads) -> Reloads {
 
 fn lock(snapshot: &Snapshot, facts: &Facts) -> Lock {
     Lock {
-        holder: (snapshot.holder != 0).then_some(snapshot.holder),
+        holder: snapshot.holder,
         callback: snapshot.callback.map(|(pending, since)| Callback {
             event: pending.event.kind.name(),
             id: pending.event.id().to_string(),
@@ -329,7 +329,7 @@ fn describe(g: &GenerationView, snapshot: &Snapshot) -> Generation {
         generation: g.number,
         state,
         age: Age::of(g.number, snapshot).name(),
-        started: moment(g.started),
+        started: (g.started != 0).then(|| moment(g.started)),
         ready_after: g.ready.then(|| seconds(g.ready_after.into())),
         expected: g.expected,
         workers: States {
@@ -353,7 +353,7 @@ fn worker(w: &WorkerView, facts: &Facts) -> Worker {
         heartbeat_age: seconds(now.monotonic.saturating_sub(w.beat)),
         respawns: w.respawns,
         connections: w.connections.map(|(active, idle)| Connections { active, idle }),
-        draining_since: wall(w.draining_since, now),
+        draining_since: w.draining_since.map(|since| wall(since, now)),
     }
 }
 

@@ -125,7 +125,7 @@ impl Metrics {
         to.gauge("start_time", "When the history began", Some(&Unit::Seconds), started)?;
         let generation = self.snapshot.generation as f64;
         to.gauge("generation", "The generation that was committed last", None, generation)?;
-        let up = f64::from(self.snapshot.lost_master == 0);
+        let up = f64::from(self.snapshot.lost_master.is_none());
         to.gauge("master_up", "Whether the master process lives", None, up)
     }
 
@@ -172,8 +172,8 @@ impl Metrics {
 
     fn draining(&self, to: &mut Writer<'_>) -> fmt::Result {
         let now = self.facts.now.monotonic;
-        let draining = self.snapshot.workers.iter().filter(|w| w.draining_since != 0);
-        let oldest = draining.map(|w| now.saturating_sub(w.draining_since)).max().unwrap_or(0);
+        let draining = self.snapshot.workers.iter().filter_map(|w| w.draining_since);
+        let oldest = draining.map(|since| now.saturating_sub(since)).max().unwrap_or(0);
         let help = "Since when the worker that drains for the longest time does, 0 if none does";
         let oldest = oldest as f64 / 1000.0;
         to.gauge("oldest_draining_worker_age", help, Some(&Unit::Seconds), oldest)
@@ -214,7 +214,7 @@ impl Metrics {
         let successful = f64::from(!reloads.last_failed);
         let help = "Whether the last attempt to reload succeeded, 1 if there was none";
         to.gauge("config_last_reload_successful", help, None, successful)?;
-        let at = if reloads.succeeded > 0 { reloads.succeeded_at } else { self.facts.started };
+        let at = reloads.succeeded_at.unwrap_or(self.facts.started);
         let help = "When the configuration in force was loaded";
         let name = "config_last_reload_success_timestamp";
         to.gauge(name, help, Some(&Unit::Seconds), at as f64 / 1000.0)

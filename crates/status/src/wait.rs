@@ -79,7 +79,8 @@ impl Waiting {
         let failed = seen.reloads.failed;
         let mut waiting =
             Waiting { wait, failed: wait.failed.unwrap_or(failed), doubt_until: None };
-        let recent = (0..=RECENT).contains(&wall.saturating_sub(seen.reloads.failed_at));
+        let ago = seen.reloads.failed_at.map(|failed_at| wall.saturating_sub(failed_at));
+        let recent = ago.is_some_and(|ago| (0..=RECENT).contains(&ago));
         if wait.failed.is_none() && seen.reloads.last_failed && recent {
             waiting.failed = failed.saturating_sub(1);
             waiting.doubt_until = Some(monotonic.saturating_add(BEGINS));
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn one_that_failed_a_moment_ago_is_meant_if_no_other_begins() {
         let (seen, _) = fixture::node();
-        let now = seen.reloads.failed_at + 100;
+        let now = seen.reloads.failed_at.unwrap() + 100;
         let mut waiting = Waiting::begin(WAIT, &seen, now, 0);
         assert_eq!(waiting.judge(&seen, false, BEGINS - 1), Verdict::NotYet);
         assert_eq!(waiting.judge(&seen, false, BEGINS), Verdict::Failed);
@@ -189,7 +190,8 @@ mod tests {
     #[test]
     fn one_that_failed_long_ago_is_not_meant() {
         let (seen, _) = fixture::node();
-        let mut waiting = Waiting::begin(WAIT, &seen, seen.reloads.failed_at + RECENT + 1, 0);
+        let later = seen.reloads.failed_at.unwrap() + RECENT + 1;
+        let mut waiting = Waiting::begin(WAIT, &seen, later, 0);
         assert_eq!(waiting.judge(&seen, false, BEGINS), Verdict::NotYet);
     }
 }

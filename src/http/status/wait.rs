@@ -34,7 +34,7 @@ pub fn answer(request: &mut Request, zone: Zone, wait: Wait) -> ngx_int_t {
     let waiting = Waiting::begin(wait, &seen, now.wall, now.monotonic);
     let mut waits = Pending { waiting, until: now.monotonic + wait.timeout };
     let r: *mut ngx_http_request_t = request.into();
-    let loading = zone.roster().loading_since() != 0;
+    let loading = zone.roster().loading_since().is_some();
     // SAFETY: the request is live.
     let request = unsafe { Request::from_ngx_http_request(r) };
     if let Some(response) =

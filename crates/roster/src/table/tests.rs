@@ -21,7 +21,7 @@ fn the_history_has_the_newest_events() {
     }
     assert_eq!(remembered(), [(3, Some(30)), (4, Some(40)), (5, Some(50)), (6, None)]);
     let reloads = roster.reloads();
-    assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, 1));
+    assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, Some(1)));
 }
 
 #[test]

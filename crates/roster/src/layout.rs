@@ -31,7 +31,7 @@ pub struct Head {
     /// Names this history: no other node and no other start of this one has the same number.
     pub(crate) history: AtomicU64,
 
-    /// The newest event recorded, and the newest whose callbacks are over.
+    /// The newest event recorded, and the newest whose callbacks have finished.
     pub(crate) seq: AtomicU64,
     pub(crate) delivered: AtomicU64,
     /// The delivery under way: low half of its event's seq, and how many callbacks have begun. One
@@ -46,7 +46,7 @@ pub struct Head {
     pub(crate) free_worker: AtomicU32,
     /// Worker slots that were ever in use are below this.
     pub(crate) worker_limit: AtomicU32,
-    /// The process that holds the lock, for those who wait to name it; 0 while free.
+    /// The process that holds the lock, which processes that wait for it name; 0 while it is free.
     pub(crate) holder: AtomicU32,
     /// Generation slots that were ever in use are below this.
     pub(crate) generation_limit: AtomicU32,
@@ -54,7 +54,7 @@ pub struct Head {
     /// Reloads that committed and that did not, since the history began; when the last of each
     /// ended, wall clock, milliseconds; and how long the last of all took, milliseconds.
     pub(crate) reloads: [AtomicU64; Reloads::WORDS],
-    /// The master whose loss was told; 0 if it lives, as far as is known.
+    /// The master whose loss is recorded; 0 if it lives, as far as is known.
     pub(crate) lost_master: AtomicU32,
     /// 1 while the event log can't be written, and 2 if its last line is not whole.
     pub(crate) log_state: AtomicU32,
@@ -72,7 +72,7 @@ pub struct Head {
     /// How many programs that nobody waits for were started.
     pub(crate) programs: AtomicU64,
     /// The process that has let go of the lock in the middle of an event, to come back, or 0; and
-    /// until when nobody else goes on with that event, by the monotonic clock, milliseconds.
+    /// until when no other process continues with that event, by the monotonic clock, milliseconds.
     pub(crate) reserved_by: AtomicU64,
     /// When that process did so, by the clock that also counts sleep, milliseconds: another one that
     /// gets its pid begins later.
@@ -80,7 +80,7 @@ pub struct Head {
     pub(crate) reserved_until: AtomicU64,
 
     /// Odd while the journal holds a change that is not carried out in full, one more at each end of
-    /// that. Who reads without the lock sees by it whether anything moved meanwhile.
+    /// that. A reader without the lock sees by it whether anything changed meanwhile.
     pub(crate) epoch: AtomicU64,
     pub(crate) journal: Words<JOURNAL_WORDS>,
 
@@ -222,7 +222,7 @@ pub struct WorkerRecord {
     pub(crate) heartbeat_timeout: AtomicU32,
     /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
     pub(crate) draining_since: AtomicU64,
-    /// 1 once it was told that it drains for too long.
+    /// 1 once its `worker_stuck` is recorded.
     pub(crate) stuck: AtomicU32,
     /// How many workers of its generation had its index before it.
     pub(crate) respawns: AtomicU32,
@@ -248,7 +248,7 @@ pub struct WorkerRecord {
 #[repr(C)]
 pub struct EventRecord {
     pub(crate) words: [AtomicU64; Event::WORDS],
-    /// How long its callbacks took, microseconds; `u64::MAX` while they are not over.
+    /// How long its callbacks took, microseconds; `u64::MAX` until they have finished.
     pub(crate) took: AtomicU64,
     pub(crate) spare: [AtomicU64; 1],
 }

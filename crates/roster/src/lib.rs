@@ -1,18 +1,18 @@
-//! The roster: who is on duty on one nginx node, in which generation, in which state.
+//! The roster: the masters and workers of one nginx node, by generation, each with its state.
 //!
 //! It is a table of plain atomics, so that it can lie in memory that processes of several
-//! generations share and that any of them may leave at any instruction. Whoever changes it holds
-//! the node's lock, which is not this crate's business; whoever only reads needs none.
+//! generations share and that any of them may leave at any instruction. A process that changes it holds
+//! the node's lock, which is not this crate's business; a reader needs none.
 //!
 //! A change is a [`Transition`]. [`Roster::record`] carries it out whole or not at all, even if the
-//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to tell.
+//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to dispatch.
 //!
 //! ```
 //! use roster::{
 //!     EventRecord, GenerationRecord, Head, Kind, Now, Roster, Transition, WorkerRecord,
 //! };
 //!
-//! // The module has these in shared memory; whoever looks at them there sees the same roster.
+//! // The module has these in shared memory; each process sees the same roster there.
 //! let head = Head::default();
 //! let generations: [GenerationRecord; 4] = Default::default();
 //! let workers: [WorkerRecord; 4] = Default::default();
@@ -41,9 +41,9 @@
 //! assert_eq!((recorded.event.n_prev, recorded.event.n_mine), (None, 1));
 //! assert_eq!(roster.counts(1).n_mine, 1);
 //!
-//! // Both events wait for their callbacks, the older first; whoever has the lock next finds them,
+//! // Both events wait for their callbacks, the older first; the next holder of the lock finds them,
 //! // even if the process that recorded them is gone.
-//! let pending = roster.pending().expect("nobody has told anything");
+//! let pending = roster.pending().expect("nothing is dispatched yet");
 //! assert_eq!((pending.event.kind, pending.begun), (Kind::MasterStart, 0));
 //! ```
 

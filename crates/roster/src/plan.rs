@@ -306,7 +306,7 @@ impl Roster<'_> {
             .then(|| (word as u32).saturating_add(1))
     }
 
-    /// The last worker that was told of in the place of `w`. nginx started `w` in that of the process
+    /// The last worker whose event was recorded in the place of `w`. nginx started `w` in that of the process
     /// `last`, which may have died before it registered.
     fn place_of(&self, w: &WorkerView, last: i32) -> Option<i32> {
         let registered = || {

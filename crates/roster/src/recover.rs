@@ -32,13 +32,13 @@ impl Roster<'_> {
         }
         self.carried_out();
 
-        // What has not happened can't have been told; nothing that follows would be.
+        // An event that is not recorded can't have been delivered; none that follows would be.
         let seq = self.seq();
         if self.head.delivered.load(Relaxed) > seq {
             self.head.delivered.store(seq, Release);
             recovery.note();
         }
-        // A worker of a generation that has no record could never be told about again.
+        // A worker of a generation that has no record could never have an event again.
         for w in self.workers() {
             if self.generation(w.generation).is_none() {
                 if let Some(record) = self.workers.get(w.slot as usize) {

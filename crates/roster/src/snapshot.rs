@@ -1,10 +1,10 @@
-//! The roster at one moment, for those who look at it without the lock.
+//! The roster at one moment, for readers without the lock.
 //!
 //! The words are read one by one while others may change them. A change is carried out between two
 //! steps of the epoch and lies in the journal meanwhile, so there are two cases. The epoch is even
 //! and the same before and after reading: nothing moved. It is odd and the same: some of the change
 //! in the journal may have been carried out, and putting all of it on top gives the roster after the
-//! change. Both need nobody to go on: a reader is done even if the process that changes something is
+//! change. Both need no other process to continue: a reader is done even if the process that changes something is
 //! stopped or dies in the middle.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -30,14 +30,14 @@ pub struct Snapshot {
     pub generation: u64,
     /// The number of the newest event.
     pub seq: u64,
-    /// The newest event whose callbacks are over.
+    /// The newest event whose callbacks have finished.
     pub delivered: u64,
     /// The generations that have not ended, newest first.
     pub generations: Vec<GenerationView>,
     /// The workers that have not ended, newest generation first, then by index.
     pub workers: Vec<WorkerView>,
     /// The newest events, oldest first, each with how long its callbacks took in microseconds, none
-    /// while they are not over.
+    /// until they have finished.
     pub events: Vec<(Event, Option<u64>)>,
     /// The attempts to reload.
     pub reloads: Reloads,
@@ -63,7 +63,7 @@ impl Roster<'_> {
         self.head.epoch.load(Acquire)
     }
 
-    /// The newest event whose callbacks are over: one read.
+    /// The newest event whose callbacks have finished: one read.
     pub fn last_delivered(&self) -> u64 {
         self.head.delivered.load(Acquire)
     }

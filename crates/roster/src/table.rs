@@ -26,11 +26,11 @@ pub struct Roster<'a> {
 /// The running workers, seen from one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Of the nearest older generation that is not over, none if there is none.
+    /// Of the nearest older generation that has not finished, none if there is none.
     pub n_prev: Option<u32>,
     /// Of the generation itself.
     pub n_mine: u32,
-    /// Of the nearest newer generation that is not over, none if there is none.
+    /// Of the nearest newer generation that has not finished, none if there is none.
     pub n_next: Option<u32>,
     /// Of all generations before the one of `n_prev`.
     pub n_older: u32,
@@ -191,7 +191,7 @@ impl<'a> Roster<'a> {
         }
     }
 
-    /// The oldest generation that is over and whose `master_exit` is not recorded yet.
+    /// The oldest generation that has finished and whose `master_exit` is not recorded yet.
     pub fn finished(&self) -> Option<u64> {
         self.generations().filter(|g| g.retired && g.present == 0).map(|g| g.number).min()
     }
@@ -242,7 +242,7 @@ impl<'a> Roster<'a> {
             return;
         };
         if record.cgroup.load(Acquire) != cgroup {
-            // Nobody reads the count of one cgroup as that of another, whatever this process dies at.
+            // No process reads the count of one cgroup as that of another, wherever this one dies.
             record.cgroup.store(0, Release);
         }
         record.kills.store(kills, Release);
@@ -255,7 +255,7 @@ impl<'a> Roster<'a> {
     }
 
     /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
-    /// nobody else goes on with it before `until`, by the monotonic clock in milliseconds, as long as
+    /// no other process continues with it before `until`, by the monotonic clock in milliseconds, as long as
     /// that process lives. `since_boot` is now, in milliseconds since boot, sleep included.
     pub fn reserve(&self, pid: i32, since_boot: u64, until: u64) {
         self.head.reserved_until.store(until, Release);
@@ -263,7 +263,7 @@ impl<'a> Roster<'a> {
         self.head.reserved_by.store(u64::from(pid as u32), Release);
     }
 
-    /// Who is to come back; see `reserve`.
+    /// The process that is to come back; see `reserve`.
     pub fn reservation(&self) -> Option<Reservation> {
         match self.head.reserved_by.load(Acquire) as u32 {
             0 => None,
@@ -275,7 +275,7 @@ impl<'a> Roster<'a> {
         }
     }
 
-    /// Nobody is to come back any more. The caller holds the lock.
+    /// No process is to come back any more. The caller holds the lock.
     pub fn end_reservation(&self) {
         self.head.reserved_by.store(0, Release);
     }

@@ -11,11 +11,11 @@ pub enum Field {
     Event,
     /// The generation, or generation and process.
     Id,
-    /// Running workers of the nearest older generation that is not over.
+    /// Running workers of the nearest older generation that has not finished.
     NPrev,
     /// Running workers of the event's generation.
     NMine,
-    /// Running workers of the nearest newer generation that is not over.
+    /// Running workers of the nearest newer generation that has not finished.
     NNext,
     /// Running workers of still older generations.
     NOlder,

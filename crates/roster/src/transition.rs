@@ -63,7 +63,7 @@ pub enum Transition {
         /// The connections it has still open.
         connections: u32,
     },
-    /// A generation is over.
+    /// A generation has finished.
     MasterExit {
         /// Its number.
         generation: u64,
@@ -162,7 +162,7 @@ pub enum Step {
 /// A transition that was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The event to tell.
+    /// The event to dispatch.
     pub event: Event,
     /// The slot of the worker it is about.
     pub slot: Option<u32>,

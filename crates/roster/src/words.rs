@@ -68,13 +68,13 @@ impl<const N: usize> Deref for Words<N> {
 
 pub(crate) fn store(to: &[AtomicU64], words: &[u64]) {
     for (to, word) in to.iter().zip(words) {
-        // Release keeps the stores in order for those who come after this process died between two
+        // Release keeps the stores in order for the next holder of the lock if this process dies between two
         // of them: what it had stored before is there too.
         to.store(*word, Release);
     }
 }
 
 pub(crate) fn load<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
-    // Acquire, so that who sees a word of another event in a later look sees that it is another.
+    // Acquire, so that a reader that sees a word of another event in a later look sees that it is another.
     from.each_ref().map(|word| word.load(Acquire))
 }

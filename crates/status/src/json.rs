@@ -207,7 +207,7 @@ pub fn generation(g: &GenerationView, snapshot: &Snapshot) -> String {
     render(&describe(g, snapshot))
 }
 
-/// An event, and how long its callbacks took in microseconds, none while they are not over.
+/// An event, and how long its callbacks took in microseconds, none until they have finished.
 pub fn event(event: &Event, took: Option<u64>) -> String {
     render(&line(event, took))
 }

@@ -55,8 +55,8 @@ pub enum Verdict {
 
 /// A wait that is under way.
 ///
-/// Whoever asks to wait says which generation was there before the reload. Whether one that failed
-/// is the one that is waited for can only be told from how many had failed before. Who does not say
+/// The client that asks to wait says which generation was there before the reload. Whether one that failed
+/// is the one that is waited for can only be told from how many had failed before. A client that does not say
 /// that either most likely has asked for the reload a moment ago: so one that failed in the last
 /// seconds counts, unless the master begins another at once, which then is the one.
 #[derive(Clone, Copy, Debug)]

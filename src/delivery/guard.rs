@@ -87,7 +87,7 @@ impl<'a> LockGuard<'a> {
             }
         }
         detached::reap(|| Some(zone));
-        roster.set_holder(process::pid());
+        roster.set_holder(Some(process::pid()));
         let transaction = Transaction::default();
         Entry::Held(LockGuard { zone, conf, log, transaction, program: None })
     }
@@ -134,7 +134,7 @@ impl Drop for LockGuard<'_> {
         // Its callbacks may have taken longer than a heartbeat.
         beat();
         if self.roster().reservation().is_none() {
-            self.roster().set_holder(0);
+            self.roster().set_holder(None);
         }
         self.zone.lock().release();
     }
@@ -152,7 +152,7 @@ pub(super) fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
                 log,
                 Warn,
                 "worker_manager: process {} died holding the lock, going on",
-                roster.holder()
+                roster.holder().unwrap_or(0)
             );
             if recovery.corrected > 0 {
                 log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);

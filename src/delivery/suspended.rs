@@ -78,7 +78,7 @@ impl<'a> Suspended<'a> {
             }
             return Resumed::Lost(transaction.transitions().copied().collect());
         }
-        roster.set_holder(process::pid());
+        roster.set_holder(Some(process::pid()));
         Resumed::Held(LockGuard { zone, conf, log, transaction, program })
     }
 }

@@ -123,7 +123,6 @@ pub unsafe extern "C" fn ngx_worker_manager_counts(
     let reloads = roster.reloads();
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
-    let moment = |time: i64| if time == 0 { nil } else { time };
     let attempts = reloads.succeeded.saturating_add(reloads.failed);
     let known = ngx_worker_manager_counts_t {
         size,
@@ -134,8 +133,8 @@ pub unsafe extern "C" fn ngx_worker_manager_counts(
         n_older: seen.n_older.into(),
         reloads: reloads.succeeded as i64,
         reloads_failed: reloads.failed as i64,
-        reloaded_at: moment(reloads.succeeded_at),
-        failed_at: moment(reloads.failed_at),
+        reloaded_at: reloads.succeeded_at.unwrap_or(nil),
+        failed_at: reloads.failed_at.unwrap_or(nil),
         reload_duration: if attempts == 0 { nil } else { reloads.duration as i64 },
     };
     // SAFETY: not more than the caller's structure has room for, and not more than there is.

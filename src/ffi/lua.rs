@@ -165,7 +165,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_workers(
                 generation: w.generation as i64,
                 pid: w.pid.into(),
                 worker: w.index.into(),
-                draining: (w.draining_since != 0).into(),
+                draining: w.draining_since.is_some().into(),
                 hung: w.hung.into(),
             };
             // SAFETY: the caller vouches for the room.

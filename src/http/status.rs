@@ -101,10 +101,10 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
     }
     let arguments = request.as_ref().args;
     let arguments = arguments.as_bytes();
-    if let (Page::Status | Page::Metrics | Page::Probe(_), Err(text)) =
+    if let (Page::Status | Page::Metrics | Page::Probe(_), Err(error)) =
         (page, request::none(arguments))
     {
-        return Response::error(400, &text).send(request);
+        return Response::error(400, &error.to_string()).send(request);
     }
     match page {
         Page::Status => status(request, zone),
@@ -114,12 +114,12 @@ fn answer(request: &mut Request, location: &[u8]) -> ngx_int_t {
             let last = header(request, "Last-Event-ID");
             match request::after(arguments, last.as_deref()) {
                 Ok(after) => events(request, zone, after),
-                Err(text) => Response::error(400, &text).send(request),
+                Err(error) => Response::error(400, &error.to_string()).send(request),
             }
         }
         Page::Wait => match Wait::parse(arguments) {
             Ok(wait) => wait::answer(request, zone, wait),
-            Err(text) => Response::error(400, &text).send(request),
+            Err(error) => Response::error(400, &error.to_string()).send(request),
         },
     }
 }
@@ -170,8 +170,8 @@ fn answer_probe(request: &mut Request, zone: Zone, probe: Probe) -> ngx_int_t {
 
 /// This process, for a probe.
 fn answerer() -> Answerer {
-    // SAFETY: nginx's global cycle is live.
-    let conf = unsafe { Conf::of(ngx_cycle.cast()) };
+    // SAFETY: the configuration is used in this function alone.
+    let conf = unsafe { Conf::in_force() };
     Answerer {
         generation: conf.map_or(0, |conf| conf.generation.get()),
         draining: process::is_exiting() || process::is_terminated() || process::is_told_to_quit(),

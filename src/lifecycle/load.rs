@@ -69,7 +69,7 @@ fn commit<'a>(
     // Until it has, the configuration before it is in force.
     let Some(mut guard) = LockGuard::take(zone, before.unwrap_or(conf), log, Occasion::Begin)
     else {
-        zone.roster().set_loading_since(0);
+        zone.roster().set_loading_since(None);
         return;
     };
     let losses = known_to_master(&guard, load);
@@ -98,7 +98,7 @@ fn commit<'a>(
     } else {
         zone::remember_generation(generation);
     }
-    guard.roster().set_loading_since(0);
+    guard.roster().set_loading_since(None);
     guard.commit([], Mode::Blocking);
     if load == Load::SingleReload {
         relieve(guard, zone, before, conf, log);
@@ -170,7 +170,7 @@ fn relieve<'a>(
 /// A configuration begins to be read.
 pub fn load_begins() {
     if let Some((_, zone)) = in_force() {
-        zone.roster().set_loading_since(clock::now().wall);
+        zone.roster().set_loading_since(Some(clock::now().wall));
     }
 }
 
@@ -190,7 +190,7 @@ pub fn load_failed(began: u64) {
     let Some((conf, zone)) = in_force() else {
         return;
     };
-    zone.roster().set_loading_since(0);
+    zone.roster().set_loading_since(None);
     if conf.generation.get() == 0 {
         return;
     }
@@ -221,7 +221,7 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
     };
     let mut transitions = known_to_master(&guard, load);
     guard.roster().retire_all();
-    guard.roster().set_loading_since(0);
+    guard.roster().set_loading_since(None);
     if load == Load::SingleReload {
         // This process is the only one that ever registered there; by now it may have done so in
         // another zone.

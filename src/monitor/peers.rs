@@ -72,7 +72,7 @@ pub fn tend(member: &Member, now: u64, on_death: OnDeath, log: Log) {
     };
     let roster = member.zone.roster();
     let master = process::master();
-    let lost = roster.lost_master() == master;
+    let lost = roster.lost_master() == Some(master);
     let master = Target { who: Peer::Master(master), pid: master, since_boot: u64::MAX };
     let target = |w: WorkerView| Target {
         who: Peer::Worker { slot: w.slot, registration: w.registration },

@@ -179,7 +179,8 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     let schedule = Schedule::get();
     if schedule.stuck_at != 0 && now >= schedule.stuck_at {
         // The worker drains from when that was recorded, which was a moment after it noticed the order.
-        let stuck_at = me.draining_since.saturating_add(conf.draining_warn.unwrap_or(0) as u64);
+        let stuck_at =
+            me.draining_since.unwrap_or(0).saturating_add(conf.draining_warn.unwrap_or(0) as u64);
         let is_due = now >= stuck_at;
         Schedule::update(|schedule| schedule.stuck_at = if is_due { 0 } else { stuck_at });
         if is_due {

@@ -1,4 +1,4 @@
-//! The events that were recorded: what is still to be told of them, and what is remembered.
+//! The events that were recorded: which are still to be dispatched, and which are remembered.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -7,7 +7,7 @@ use crate::layout::EventRecord;
 use crate::table::Roster;
 use crate::words::load;
 
-/// An event whose callbacks are not over.
+/// An event whose callbacks have not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The event.
@@ -19,7 +19,7 @@ pub struct Pending {
 }
 
 impl<'a> Roster<'a> {
-    /// The oldest event whose callbacks are not over.
+    /// The oldest event whose callbacks have not finished.
     pub fn pending(&self) -> Option<Pending> {
         // None is newer than the last number there is.
         let seq = self.head.delivered.load(Acquire).checked_add(1)?;
@@ -49,7 +49,7 @@ impl<'a> Roster<'a> {
         self.head.delivery.store(seq << 32 | u64::from(index.saturating_add(1)), Release);
     }
 
-    /// Notes that the callbacks of the pending event are over. `took` is in microseconds.
+    /// Notes that the callbacks of the pending event have finished. `took` is in microseconds.
     pub fn delivered(&self, seq: u64, took: u64) {
         if let Some(record) = self.event_record(seq) {
             record.took.store(took, Release);
@@ -58,7 +58,7 @@ impl<'a> Roster<'a> {
     }
 
     /// The events that are remembered, oldest first, each with how long its callbacks took in
-    /// microseconds, none while they are not over. Needs no lock: what is overwritten meanwhile is
+    /// microseconds, none until they have finished. Needs no lock: what is overwritten meanwhile is
     /// left out.
     pub fn history(&self) -> impl Iterator<Item = (Event, Option<u64>)> + '_ {
         (self.oldest()..=self.seq()).filter_map(|seq| self.told(seq))
@@ -69,8 +69,8 @@ impl<'a> Roster<'a> {
         self.seq().saturating_sub(self.events.len() as u64).saturating_add(1)
     }
 
-    /// One event of the history, with how long its callbacks took in microseconds, none while they
-    /// are not over.
+    /// One event of the history, with how long its callbacks took in microseconds, none until they
+    /// have finished.
     pub fn told(&self, seq: u64) -> Option<(Event, Option<u64>)> {
         let event = self.event(seq)?;
         let took = self.event_record(seq)?.took.load(Acquire);
@@ -87,7 +87,7 @@ impl<'a> Roster<'a> {
             // What has been overwritten since is past, however much it is: a number that is far off
             // would take for ever.
             let forgotten = self.seq().saturating_sub(self.events.len() as u64);
-            self.head.delivered.store((delivered + 1).max(forgotten), Release);
+            self.head.delivered.store(delivered.saturating_add(1).max(forgotten), Release);
         }
         stuck
     }

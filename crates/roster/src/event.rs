@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Kind {
     /// A generation was committed.
     MasterStart = 1,
-    /// A generation is over: retired, and its last worker gone.
+    /// A generation has finished: retired, and its last worker gone.
     MasterExit = 2,
     /// A worker begins.
     WorkerStart = 3,
@@ -186,12 +186,12 @@ pub struct Event {
     pub pid: i32,
     /// The worker's index, none for a master.
     pub worker: Option<u32>,
-    /// Running workers of the nearest older generation that is not over, none if there is none. Of
+    /// Running workers of the nearest older generation that has not finished, none if there is none. Of
     /// the start of a generation by a reload it is always a number.
     pub n_prev: Option<u32>,
     /// Running workers of the event's own generation.
     pub n_mine: u32,
-    /// Running workers of the nearest newer generation that is not over, none if there is none.
+    /// Running workers of the nearest newer generation that has not finished, none if there is none.
     pub n_next: Option<u32>,
     /// Running workers of all generations before the one of `n_prev`.
     pub n_older: u32,

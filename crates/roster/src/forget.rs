@@ -13,7 +13,7 @@ impl Roster<'_> {
         }
     }
 
-    /// Empties what no transition depends on any more: events that were told, a journal that was
+    /// Empties what no transition depends on any more: events that were delivered, a journal that was
     /// carried out, free slots, and what is only counted. Two tables that differ in nothing else are then equal.
     pub fn forget_the_past(&self) {
         if self.journaled().is_none() {

@@ -25,7 +25,7 @@ pub fn made() -> u64 {
 
 fn is_alive() -> bool {
     let (left, made) = STORES.get();
-    STORES.set((left.saturating_sub(1), made + 1));
+    STORES.set((left.saturating_sub(1), made.wrapping_add(1)));
     left > 0
 }
 

@@ -7,7 +7,7 @@ use std::mem::size_of;
 
 use crate::event::{Event, Kind, Reason};
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::words::Words;
+use crate::words::{Word, Words};
 
 /// First word of a roster.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
@@ -31,7 +31,7 @@ pub struct Head {
     /// Names this history: no other node and no other start of this one has the same number.
     pub(crate) history: AtomicU64,
 
-    /// The newest event recorded, and the newest whose callbacks are over.
+    /// The newest event recorded, and the newest whose callbacks have finished.
     pub(crate) seq: AtomicU64,
     pub(crate) delivered: AtomicU64,
     /// The delivery under way: low half of its event's seq, and how many callbacks have begun. One
@@ -46,7 +46,7 @@ pub struct Head {
     pub(crate) free_worker: AtomicU32,
     /// Worker slots that were ever in use are below this.
     pub(crate) worker_limit: AtomicU32,
-    /// The process that holds the lock, for those who wait to name it; 0 while free.
+    /// The process that holds the lock, which processes that wait for it name; 0 while it is free.
     pub(crate) holder: AtomicU32,
     /// Generation slots that were ever in use are below this.
     pub(crate) generation_limit: AtomicU32,
@@ -54,7 +54,7 @@ pub struct Head {
     /// Reloads that committed and that did not, since the history began; when the last of each
     /// ended, wall clock, milliseconds; and how long the last of all took, milliseconds.
     pub(crate) reloads: [AtomicU64; Reloads::WORDS],
-    /// The master whose loss was told; 0 if it lives, as far as is known.
+    /// The master whose loss is recorded; 0 if it lives, as far as is known.
     pub(crate) lost_master: AtomicU32,
     /// 1 while the event log can't be written, and 2 if its last line is not whole.
     pub(crate) log_state: AtomicU32,
@@ -72,7 +72,7 @@ pub struct Head {
     /// How many programs that nobody waits for were started.
     pub(crate) programs: AtomicU64,
     /// The process that has let go of the lock in the middle of an event, to come back, or 0; and
-    /// until when nobody else goes on with that event, by the monotonic clock, milliseconds.
+    /// until when no other process continues with that event, by the monotonic clock, milliseconds.
     pub(crate) reserved_by: AtomicU64,
     /// When that process did so, by the clock that also counts sleep, milliseconds: another one that
     /// gets its pid begins later.
@@ -80,7 +80,7 @@ pub struct Head {
     pub(crate) reserved_until: AtomicU64,
 
     /// Odd while the journal holds a change that is not carried out in full, one more at each end of
-    /// that. Who reads without the lock sees by it whether anything moved meanwhile.
+    /// that. A reader without the lock sees by it whether anything changed meanwhile.
     pub(crate) epoch: AtomicU64,
     pub(crate) journal: Words<JOURNAL_WORDS>,
 
@@ -137,10 +137,10 @@ pub struct Reloads {
     pub succeeded: u64,
     /// How many did not.
     pub failed: u64,
-    /// When the last one committed, wall clock, milliseconds since 1970; 0 if none did.
-    pub succeeded_at: i64,
+    /// When the last one committed, wall clock, milliseconds since 1970; none if none did.
+    pub succeeded_at: Option<i64>,
     /// When the last one failed, likewise.
-    pub failed_at: i64,
+    pub failed_at: Option<i64>,
     /// How long the last attempt took, milliseconds.
     pub duration: u64,
     /// Whether the last attempt failed.
@@ -154,8 +154,8 @@ impl Reloads {
         [
             self.succeeded,
             self.failed,
-            self.succeeded_at as u64,
-            self.failed_at as u64,
+            self.succeeded_at.to_word(),
+            self.failed_at.to_word(),
             self.duration,
             self.last_failed.into(),
         ]
@@ -166,8 +166,8 @@ impl Reloads {
         Reloads {
             succeeded,
             failed,
-            succeeded_at: succeeded_at as i64,
-            failed_at: failed_at as i64,
+            succeeded_at: Word::from_word(succeeded_at),
+            failed_at: Word::from_word(failed_at),
             duration,
             last_failed: last_failed != 0,
         }
@@ -222,7 +222,7 @@ pub struct WorkerRecord {
     pub(crate) heartbeat_timeout: AtomicU32,
     /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
     pub(crate) draining_since: AtomicU64,
-    /// 1 once it was told that it drains for too long.
+    /// 1 once its `worker_stuck` is recorded.
     pub(crate) stuck: AtomicU32,
     /// How many workers of its generation had its index before it.
     pub(crate) respawns: AtomicU32,
@@ -248,7 +248,7 @@ pub struct WorkerRecord {
 #[repr(C)]
 pub struct EventRecord {
     pub(crate) words: [AtomicU64; Event::WORDS],
-    /// How long its callbacks took, microseconds; `u64::MAX` while they are not over.
+    /// How long its callbacks took, microseconds; `u64::MAX` until they have finished.
     pub(crate) took: AtomicU64,
     pub(crate) spare: [AtomicU64; 1],
 }
@@ -274,12 +274,12 @@ impl Geometry {
     /// Divides `bytes`: half for the workers, a thirty-second for the generations, the rest for the
     /// events. None if that is less than the least.
     pub fn for_bytes(bytes: usize) -> Option<Geometry> {
-        let generations = (bytes / 32 / size_of::<GenerationRecord>()).max(Self::MIN.generations);
-        let workers = bytes / 2 / size_of::<WorkerRecord>();
-        let used = size_of::<Head>()
-            + generations * size_of::<GenerationRecord>()
-            + workers * size_of::<WorkerRecord>();
-        let events = bytes.checked_sub(used)? / size_of::<EventRecord>();
+        let part = |bytes: usize, size: usize| bytes.checked_div(size).unwrap_or_default();
+        let generations =
+            part(bytes / 32, size_of::<GenerationRecord>()).max(Self::MIN.generations);
+        let workers = part(bytes / 2, size_of::<WorkerRecord>());
+        let used = Geometry { generations, workers, events: 0 }.total();
+        let events = part(bytes.checked_sub(used)?, size_of::<EventRecord>());
         (workers >= Self::MIN.workers && events >= Self::MIN.events).then_some(Geometry {
             generations,
             workers,
@@ -294,18 +294,23 @@ impl Geometry {
 
     /// Offset of the workers from the head.
     pub const fn workers_offset(&self) -> usize {
-        self.generations_offset() + self.generations * size_of::<GenerationRecord>()
+        after(self.generations_offset(), self.generations, size_of::<GenerationRecord>())
     }
 
     /// Offset of the events from the head.
     pub const fn events_offset(&self) -> usize {
-        self.workers_offset() + self.workers * size_of::<WorkerRecord>()
+        after(self.workers_offset(), self.workers, size_of::<WorkerRecord>())
     }
 
     /// All of it.
     pub const fn total(&self) -> usize {
-        self.events_offset() + self.events * size_of::<EventRecord>()
+        after(self.events_offset(), self.events, size_of::<EventRecord>())
     }
+}
+
+/// Where a part ends that begins at an offset. What does not fit into any memory ends beyond all of it.
+const fn after(offset: usize, records: usize, size: usize) -> usize {
+    offset.saturating_add(records.saturating_mul(size))
 }
 
 // Every part begins where the one before ends, so each must keep the alignment of 8. loom's atomics

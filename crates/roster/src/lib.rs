@@ -1,18 +1,18 @@
-//! The roster: who is on duty on one nginx node, in which generation, in which state.
+//! The roster: the masters and workers of one nginx node, by generation, each with its state.
 //!
 //! It is a table of plain atomics, so that it can lie in memory that processes of several
-//! generations share and that any of them may leave at any instruction. Whoever changes it holds
-//! the node's lock, which is not this crate's business; whoever only reads needs none.
+//! generations share and that any of them may leave at any instruction. A process that changes it holds
+//! the node's lock, which is not this crate's business; a reader needs none.
 //!
 //! A change is a [`Transition`]. [`Roster::record`] carries it out whole or not at all, even if the
-//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to tell.
+//! process dies in the middle ([`Roster::recover`]), and yields the [`Event`] to dispatch.
 //!
 //! ```
 //! use roster::{
 //!     EventRecord, GenerationRecord, Head, Kind, Now, Roster, Transition, WorkerRecord,
 //! };
 //!
-//! // The module has these in shared memory; whoever looks at them there sees the same roster.
+//! // The module has these in shared memory; each process sees the same roster there.
 //! let head = Head::default();
 //! let generations: [GenerationRecord; 4] = Default::default();
 //! let workers: [WorkerRecord; 4] = Default::default();
@@ -41,9 +41,9 @@
 //! assert_eq!((recorded.event.n_prev, recorded.event.n_mine), (None, 1));
 //! assert_eq!(roster.counts(1).n_mine, 1);
 //!
-//! // Both events wait for their callbacks, the older first; whoever has the lock next finds them,
+//! // Both events wait for their callbacks, the older first; the next holder of the lock finds them,
 //! // even if the process that recorded them is gone.
-//! let pending = roster.pending().expect("nobody has told anything");
+//! let pending = roster.pending().expect("nothing is dispatched yet");
 //! assert_eq!((pending.event.kind, pending.begun), (Kind::MasterStart, 0));
 //! ```
 
@@ -57,10 +57,12 @@
     clippy::todo,
     clippy::unimplemented
 )]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod admission;
 mod delivery;
 mod event;
+mod fields;
 #[cfg(feature = "failpoints")]
 mod forget;
 mod journal;
@@ -70,6 +72,7 @@ mod layout;
 mod log;
 mod losses;
 mod marks;
+mod plan;
 mod recover;
 mod snapshot;
 mod stats;
@@ -79,6 +82,7 @@ mod template;
 mod transaction;
 mod transition;
 mod uncounted;
+mod views;
 mod words;
 
 pub use admission::Admission;
@@ -93,8 +97,9 @@ pub use losses::{Cause, News, Peer, Plan, Witness};
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;
-pub use table::{Counts, GenerationView, Reservation, Roster, WorkerView};
+pub use table::{Counts, Reservation, Roster};
 pub use template::{Field, Template, UnknownField};
 pub use transaction::{Did, Host, Mode, Point, Ran, Report, Transaction};
 pub use transition::{Full, Now, Recorded, Step, Transition};
 pub use uncounted::Uncounted;
+pub use views::{GenerationView, WorkerView};

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::table::Roster;
 
-/// A line of the event log that is about to be written. Who takes the event over from a process that
+/// A line of the event log that is about to be written. A process that takes the event over from one that
 /// died sees by the size of the file how far that process has come, without reading the file: a worker
 /// that inherited the file open may not be allowed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,12 @@ pub enum LogProgress {
 
 impl LogMark {
     /// How far the line has come, by what the file is now. Of another file, as after `USR1`, or of one
-    /// that was emptied since, nobody knows: the line counts as not begun, since an event that is told
+    /// that was emptied since, that can't be known: the line counts as not begun, since an event that is logged
     /// twice is known by its number, and one that is missing is missed.
     pub fn progress(&self, file: (u64, u64), size: u64) -> LogProgress {
         if file != self.file || size <= self.size {
             LogProgress::NotBegun
-        } else if size - self.size < self.length {
+        } else if size.saturating_sub(self.size) < self.length {
             LogProgress::Torn
         } else {
             LogProgress::Written

@@ -1,4 +1,4 @@
-//! Who records which loss, and when: the losses that a process knows of when it starts, reloads, ends or
+//! Which process records which loss, and when: the losses that a process knows of when it starts, reloads, ends or
 //! serves, and what it records with them.
 //!
 //! Each death is seen by several processes: a successor finds it in its copy of the master's table of
@@ -10,8 +10,9 @@
 //! the worker that registered last in the slot, and only if that is gone.
 
 use crate::event::Reason;
-use crate::table::{Roster, WorkerView};
+use crate::table::Roster;
 use crate::transition::Transition;
+use crate::views::WorkerView;
 
 /// What a process knows of itself and of others from the kernel and from nginx.
 pub trait Witness {
@@ -79,14 +80,14 @@ pub enum Peer {
     },
 }
 
-/// How a peer that has died ended, as far as the kernel tells another process than its parent.
+/// How a peer that has died ended, as far as the kernel reports it to a process that is not its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// So.
     Known(Reason),
-    /// Its parent has not reaped it; the kernel tells then.
+    /// Its parent has not reaped it; the kernel reports it then.
     NotReaped,
-    /// This kernel does not tell.
+    /// This kernel does not report it.
     Untold,
 }
 
@@ -106,11 +107,11 @@ pub enum News {
 const GRACE: u64 = 200;
 
 impl Roster<'_> {
-    /// A worker begins: whoever was in its slot of the master's table before it is dead. More than one if
+    /// A worker begins: the worker that was in its slot of the master's table before it is dead. More than one if
     /// a successor died before it had recorded the loss of its own predecessor, whose end only that one
     /// knew.
     pub fn lost_before(&self, witness: &impl Witness) -> Vec<Transition> {
-        // Who starts in nobody's place does not look through all workers for it.
+        // A worker that has no predecessor does not look through all workers for it.
         let Some((last, reason)) = witness.predecessor() else {
             return Vec::new();
         };
@@ -123,7 +124,7 @@ impl Roster<'_> {
     }
 
     /// A master reloads: workers that died and whose death this master can explain, or that leave no
-    /// successor who could. The rest is left to those successors.
+    /// successor that could. The rest is left to those successors.
     pub fn lost_to_master(&self, witness: &impl Witness) -> Vec<Transition> {
         let reason = |w: &WorkerView| {
             witness.unreaped(w.pid, w.since_boot).or_else(|| {
@@ -167,8 +168,8 @@ impl Roster<'_> {
         plan
     }
 
-    /// A worker ends whose master is gone: nobody will start another generation, and nobody else records
-    /// the losses of those that died before it. The node stops with the last of them.
+    /// A worker ends whose master is gone, an orphan: no other generation will start, and no other process records
+    /// the losses of workers that died before it. The node stops with the last of them.
     pub fn orphan_end(&self, me: Option<&WorkerView>, witness: &impl Witness) -> Plan {
         let me = me.map(|me| me.registration);
         let others = || self.workers().filter(|w| Some(w.registration) != me);
@@ -178,7 +179,7 @@ impl Roster<'_> {
         Plan { retires: true, stops: is_last && !witness.has_other_binary(), transitions }
     }
 
-    /// A serving worker has learned that a peer died, `waited` milliseconds ago. Who records it asks under
+    /// A serving worker has learned that a peer died, `waited` milliseconds ago. A process that records it asks under
     /// the lock; without the lock the answer is only a guess.
     pub fn news_of_peer(
         &self,
@@ -188,17 +189,17 @@ impl Roster<'_> {
         witness: &impl Witness,
     ) -> News {
         let (slot, registration) = match peer {
-            Peer::Master(pid) if self.lost_master() == pid => return News::Settled,
+            Peer::Master(pid) if self.lost_master() == Some(pid) => return News::Settled,
             Peer::Master(pid) => return News::Record(Transition::MasterLost { pid }),
             Peer::Worker { slot, registration } => (slot, registration),
         };
         let Some(dead) = self.registered(slot, registration) else {
             return News::Settled;
         };
-        // Who drains has no successor, nor has anybody if there is no master. A worker of this one's
+        // A worker that drains has no successor, nor has any worker if there is no master. A worker of this one's
         // own generation that does not say so is about to drain as well, if this one does.
         let is_current = dead.generation == self.current_generation();
-        let drains = dead.draining_since != 0 || (witness.is_draining() && !is_current);
+        let drains = dead.draining_since.is_some() || (witness.is_draining() && !is_current);
         let has_successor = !drains && !witness.is_orphan();
         let reason = match cause() {
             Cause::Known(reason) => Some(reason),
@@ -231,8 +232,8 @@ impl Roster<'_> {
         transitions
     }
 
-    /// Whether an event is to be dispatched, or a generation is ready or over and that is not recorded:
-    /// somebody died before it had done so, or is about to.
+    /// Whether an event is to be dispatched, or a generation is ready or has finished and that is not recorded:
+    /// a process died before it had recorded it, or is about to record it.
     pub fn is_unfinished(&self) -> bool {
         self.pending().is_some() || self.finished().is_some() || self.ready().is_some()
     }
@@ -242,7 +243,7 @@ impl Roster<'_> {
         self.is_last_in_slot(w).then(|| witness.reaped(w.process_slot, w.pid)).flatten()
     }
 
-    /// Whether nobody has registered in the same slot of the master's table after this worker.
+    /// Whether no worker has registered in the same slot of the master's table after this worker.
     fn is_last_in_slot(&self, w: &WorkerView) -> bool {
         let mut same = self.workers().filter(|other| other.process_slot == w.process_slot);
         same.all(|other| other.registration <= w.registration)
@@ -261,7 +262,7 @@ impl WorkerView {
 
 /// Whether a worker of the roster is gone, which is not this process.
 fn is_gone(w: &WorkerView, witness: &impl Witness) -> bool {
-    // This process is not registered yet, or is left out: who has its pid was somebody else.
+    // This process is not registered yet, or is left out: the worker of the same pid was another process.
     w.pid == witness.pid() || witness.is_gone(w.pid, w.since_boot)
 }
 

@@ -31,10 +31,11 @@ impl Roster<'_> {
     /// Adds a mark, the one of that number, to a generation that has not ended; false if it has it
     /// already, or has ended.
     pub fn mark_generation(&self, generation: u64, mark: u32) -> bool {
-        let Some(g) = self.generation(generation) else {
+        let slot = self.generation(generation).map(|g| g.slot as usize);
+        let Some(record) = slot.and_then(|slot| self.generations.get(slot)) else {
             return false;
         };
-        let (record, mark) = (&self.generations[g.slot as usize], 1 << (mark % GENERATION_MARKS));
+        let mark = 1 << (mark % GENERATION_MARKS);
         let own = |word: u64| match word >> GENERATION_MARKS == generation {
             true => word,
             false => generation << GENERATION_MARKS,

@@ -15,6 +15,12 @@ pub struct Recovery {
     pub corrected: u32,
 }
 
+impl Recovery {
+    fn note(&mut self) {
+        self.corrected = self.corrected.saturating_add(1);
+    }
+}
+
 impl Roster<'_> {
     /// Finishes what the dead holder of the lock had begun, and counts anew. The caller holds the
     /// lock. May itself be interrupted at any point and called again.
@@ -26,31 +32,34 @@ impl Roster<'_> {
         }
         self.carried_out();
 
-        // What has not happened can't have been told; nothing that follows would be.
+        // An event that is not recorded can't have been delivered; none that follows would be.
         let seq = self.seq();
         if self.head.delivered.load(Relaxed) > seq {
             self.head.delivered.store(seq, Release);
-            recovery.corrected += 1;
+            recovery.note();
         }
-        // A worker of a generation that has no record could never be told about again.
+        // A worker of a generation that has no record could never have an event again.
         for w in self.workers() {
             if self.generation(w.generation).is_none() {
-                self.workers[w.slot as usize].registration.store(0, Release);
-                self.workers[w.slot as usize].generation.store(0, Release);
-                recovery.corrected += 1;
+                if let Some(record) = self.workers.get(w.slot as usize) {
+                    record.registration.store(0, Release);
+                    record.generation.store(0, Release);
+                }
+                recovery.note();
             }
         }
         for g in self.generations() {
-            let (mut running, mut present) = (0, 0);
+            let (mut running, mut present) = (0u32, 0u32);
             for w in self.workers().filter(|w| w.generation == g.number) {
-                present += 1;
-                running += u32::from(!w.hung);
+                present = present.saturating_add(1);
+                running = running.saturating_add(u32::from(!w.hung));
             }
             if (running, present) != (g.running, g.present) {
-                let record = &self.generations[g.slot as usize];
-                record.running.store(running, Relaxed);
-                record.present.store(present, Release);
-                recovery.corrected += 1;
+                if let Some(record) = self.generations.get(g.slot as usize) {
+                    record.running.store(running, Relaxed);
+                    record.present.store(present, Release);
+                }
+                recovery.note();
             }
         }
         self.link_free_workers();

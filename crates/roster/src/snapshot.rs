@@ -1,21 +1,22 @@
-//! The roster at one moment, for those who look at it without the lock.
+//! The roster at one moment, for readers without the lock.
 //!
 //! The words are read one by one while others may change them. A change is carried out between two
 //! steps of the epoch and lies in the journal meanwhile, so there are two cases. The epoch is even
 //! and the same before and after reading: nothing moved. It is odd and the same: some of the change
 //! in the journal may have been carried out, and putting all of it on top gives the roster after the
-//! change. Both need nobody to go on: a reader is done even if the process that changes something is
+//! change. Both need no other process to continue: a reader is done even if the process that changes something is
 //! stopped or dies in the middle.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::delivery::Pending;
 use crate::event::{Event, Kind, Reason};
-use crate::journal::{Change, GenerationChange, WorkerChange};
+use crate::journal::Change;
 use crate::layout::Reloads;
 use crate::stats::CallbackStats;
 use crate::sync::fence;
-use crate::table::{GenerationView, Roster, WorkerView};
+use crate::table::Roster;
+use crate::views::{GenerationView, WorkerView};
 
 /// The roster at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +30,21 @@ pub struct Snapshot {
     pub generation: u64,
     /// The number of the newest event.
     pub seq: u64,
-    /// The newest event whose callbacks are over.
+    /// The newest event whose callbacks have finished.
     pub delivered: u64,
     /// The generations that have not ended, newest first.
     pub generations: Vec<GenerationView>,
     /// The workers that have not ended, newest generation first, then by index.
     pub workers: Vec<WorkerView>,
     /// The newest events, oldest first, each with how long its callbacks took in microseconds, none
-    /// while they are not over.
+    /// until they have finished.
     pub events: Vec<(Event, Option<u64>)>,
     /// The attempts to reload.
     pub reloads: Reloads,
-    /// The master whose loss was told; 0 if none was since the last load.
-    pub lost_master: i32,
-    /// Who holds the lock; 0 for nobody.
-    pub holder: i32,
+    /// The master whose loss is recorded; none if there is none since the last load.
+    pub lost_master: Option<i32>,
+    /// The process that holds the lock.
+    pub holder: Option<i32>,
     /// The event whose callback runs and since when, milliseconds of the monotonic clock.
     pub callback: Option<(Pending, u64)>,
     /// Events so far, in the order of `Kind::ALL`.
@@ -62,7 +63,7 @@ impl Roster<'_> {
         self.head.epoch.load(Acquire)
     }
 
-    /// The newest event whose callbacks are over: one read.
+    /// The newest event whose callbacks have finished: one read.
     pub fn last_delivered(&self) -> u64 {
         self.head.delivered.load(Acquire)
     }
@@ -122,7 +123,7 @@ impl Roster<'_> {
         let seq = self.seq();
         let oldest = seq.saturating_sub(events.min(self.events.len()) as u64).saturating_add(1);
         let since = self.callback_since();
-        let running = if since == 0 { None } else { self.pending().filter(|p| p.begun > 0) };
+        let running = since.and_then(|since| Some((self.pending()?, since)));
         Snapshot {
             epoch,
             history: self.history_id(),
@@ -137,9 +138,11 @@ impl Roster<'_> {
             reloads: self.reloads(),
             lost_master: self.lost_master(),
             holder: self.holder(),
-            callback: running.map(|pending| (pending, since)),
-            kinds: Kind::ALL.map(|kind| self.head.kinds[kind as usize].load(Relaxed)),
-            losses: std::array::from_fn(|i| self.head.losses[i].load(Relaxed)),
+            callback: running.filter(|(pending, _)| pending.begun > 0),
+            kinds: Kind::ALL.map(|kind| {
+                self.head.kinds.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+            }),
+            losses: self.head.losses.each_ref().map(|count| count.load(Relaxed)),
             respawns: self.head.respawns.load(Relaxed),
             callbacks: Kind::ALL.map(|kind| self.callbacks(kind)),
         }
@@ -160,10 +163,10 @@ impl Snapshot {
                 g.retired = true;
             }
         }
-        self.generations.retain(|g| g.slot != change.generation.slot);
+        self.generations.retain(|g| g.slot != change.generation.to.slot);
         self.generations.extend(change.generation.view());
         if let Some(w) = change.worker {
-            let before = self.workers.iter().position(|other| other.slot == w.slot);
+            let before = self.workers.iter().position(|other| other.slot == w.to.slot);
             let before = before.map(|at| self.workers.swap_remove(at));
             self.workers.extend(w.view(before, &event));
         }
@@ -172,56 +175,16 @@ impl Snapshot {
         self.seq = event.seq;
         self.generation = change.current;
         self.reloads = change.reloads;
-        self.lost_master = change.lost_master as i32;
-        if let Some(count) = Kind::ALL.iter().position(|kind| *kind == event.kind) {
-            self.kinds[count] = change.kind_count;
+        self.lost_master = change.lost_master;
+        for (kind, count) in Kind::ALL.iter().zip(&mut self.kinds) {
+            if *kind == event.kind {
+                *count = change.kind_count;
+            }
         }
-        if let Some(reason) = event.reason {
-            self.losses[reason.index()] = change.loss_count;
+        if let Some(count) = event.reason.and_then(|r| self.losses.get_mut(r.index())) {
+            *count = change.loss_count;
         }
         self.respawns = change.respawn_count;
-    }
-}
-
-impl GenerationChange {
-    fn view(&self) -> Option<GenerationView> {
-        (self.number != 0).then_some(GenerationView {
-            slot: self.slot,
-            number: self.number,
-            retired: self.retired,
-            running: self.running,
-            present: self.present,
-            began: self.began,
-            expected: self.expected,
-            ready: self.ready,
-            ready_after: self.ready_after,
-            started: self.started,
-        })
-    }
-}
-
-impl WorkerChange {
-    /// `before` is what the same slot held, whose connections are not part of a change, and mostly not
-    /// its heartbeat.
-    fn view(&self, before: Option<WorkerView>, event: &Event) -> Option<WorkerView> {
-        let same = before.filter(|_| event.kind != Kind::WorkerStart);
-        (self.generation != 0).then_some(WorkerView {
-            slot: self.slot,
-            generation: self.generation,
-            pid: self.pid as i32,
-            index: self.index,
-            process_slot: self.process_slot,
-            hung: self.hung,
-            since_boot: self.since_boot,
-            beat: if self.beat == 0 { same.map_or(0, |w| w.beat) } else { self.beat },
-            heartbeat_timeout: self.heartbeat_timeout,
-            draining_since: self.draining_since,
-            stuck: self.stuck,
-            respawns: self.respawns,
-            connections: same.and_then(|w| w.connections),
-            registration: same.map_or(event.seq, |w| w.registration),
-            next: self.next,
-        })
     }
 }
 

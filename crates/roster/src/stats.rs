@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::event::Kind;
 use crate::layout::{CallbackRecord, CALLBACK_BUCKETS};
 use crate::table::Roster;
+use crate::words::Word;
 
 /// What the callbacks for one kind of event did since the history began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,45 +34,54 @@ impl CallbackStats {
             runs: record.runs.load(Relaxed),
             failures: record.failures.load(Relaxed),
             time: record.time.load(Relaxed),
-            buckets: std::array::from_fn(|i| record.buckets[i].load(Relaxed)),
+            buckets: record.buckets.each_ref().map(|bucket| bucket.load(Relaxed)),
         }
     }
 }
 
 impl<'a> Roster<'a> {
-    fn callback_record(&self, kind: Kind) -> &'a CallbackRecord {
-        &self.head.callbacks[kind as usize]
+    fn callback_record(&self, kind: Kind) -> Option<&'a CallbackRecord> {
+        self.head.callbacks.get(kind as usize)
     }
 
     /// Notes that a callback for an event of a kind begins. `now` is in milliseconds of the monotonic
     /// clock.
     pub fn callback_begins(&self, kind: Kind, now: u64) {
-        self.callback_record(kind).runs.fetch_add(1, Relaxed);
+        if let Some(record) = self.callback_record(kind) {
+            record.runs.fetch_add(1, Relaxed);
+        }
         self.head.callback_since.store(now.max(1), Release);
     }
 
     /// Notes that it is over and took so many microseconds.
     pub fn callback_over(&self, kind: Kind, took: u64) {
         self.head.callback_since.store(0, Release);
-        let record = self.callback_record(kind);
-        let bucket = CallbackStats::BOUNDS.iter().position(|bound| took <= *bound);
-        record.buckets[bucket.unwrap_or(CallbackStats::BOUNDS.len())].fetch_add(1, Relaxed);
+        let Some(record) = self.callback_record(kind) else {
+            return;
+        };
+        // The last bucket has no bound.
+        let bounds = CallbackStats::BOUNDS.into_iter().chain([u64::MAX]);
+        if let Some((_, bucket)) = bounds.zip(&record.buckets).find(|(bound, _)| took <= *bound) {
+            bucket.fetch_add(1, Relaxed);
+        }
         record.time.fetch_add(took, Relaxed);
     }
 
     /// Notes that one failed. May be called at any time, by any process that has the zone.
     pub fn callback_failed(&self, kind: Kind) {
-        self.callback_record(kind).failures.fetch_add(1, Relaxed);
+        if let Some(record) = self.callback_record(kind) {
+            record.failures.fetch_add(1, Relaxed);
+        }
     }
 
     /// What the callbacks for a kind of event did.
     pub fn callbacks(&self, kind: Kind) -> CallbackStats {
-        CallbackStats::read(self.callback_record(kind))
+        self.callback_record(kind).map(CallbackStats::read).unwrap_or_default()
     }
 
-    /// Since when a callback runs, milliseconds of the monotonic clock; 0 while none does.
-    pub fn callback_since(&self) -> u64 {
-        self.head.callback_since.load(Acquire)
+    /// Since when a callback runs, milliseconds of the monotonic clock; none while none does.
+    pub fn callback_since(&self) -> Option<u64> {
+        Word::from_word(self.head.callback_since.load(Acquire))
     }
 
     /// Notes when the history began, wall clock, milliseconds.
@@ -84,15 +94,15 @@ impl<'a> Roster<'a> {
         self.head.started.load(Relaxed) as i64
     }
 
-    /// Notes since when the master reads a configuration, wall clock, milliseconds; 0 when it no
+    /// Notes since when the master reads a configuration, wall clock, milliseconds; none when it no
     /// longer does.
-    pub fn set_loading_since(&self, wall: i64) {
-        self.head.loading_since.store(wall as u64, Release);
+    pub fn set_loading_since(&self, wall: Option<i64>) {
+        self.head.loading_since.store(wall.to_word(), Release);
     }
 
-    /// Since when the master reads a configuration, wall clock, milliseconds; 0 while it does not.
-    pub fn loading_since(&self) -> i64 {
-        self.head.loading_since.load(Acquire) as i64
+    /// Since when the master reads a configuration, wall clock, milliseconds; none while it does not.
+    pub fn loading_since(&self) -> Option<i64> {
+        Word::from_word(self.head.loading_since.load(Acquire))
     }
 
     /// Lines of the event log that could not be written, since the history began.
@@ -113,9 +123,9 @@ mod tests {
         let kind = Kind::WorkerStart;
         for took in [10, 11, 20_000_000] {
             roster.callback_begins(kind, 5);
-            assert_eq!(roster.callback_since(), 5);
+            assert_eq!(roster.callback_since(), Some(5));
             roster.callback_over(kind, took);
-            assert_eq!(roster.callback_since(), 0);
+            assert_eq!(roster.callback_since(), None);
         }
         roster.callback_failed(kind);
         let stats = roster.callbacks(kind);

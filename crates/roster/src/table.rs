@@ -7,7 +7,8 @@ use crate::layout::{
     NONE,
 };
 use crate::sync::AtomicU32;
-use crate::words::load;
+use crate::views::{GenerationView, WorkerView};
+use crate::words::{load, Word};
 
 /// The roster in somebody's memory.
 #[derive(Clone, Copy, Debug)]
@@ -25,73 +26,14 @@ pub struct Roster<'a> {
 /// The running workers, seen from one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Of the nearest older generation that is not over, none if there is none.
+    /// Of the nearest older generation that has not finished, none if there is none.
     pub n_prev: Option<u32>,
     /// Of the generation itself.
     pub n_mine: u32,
-    /// Of the nearest newer generation that is not over, none if there is none.
+    /// Of the nearest newer generation that has not finished, none if there is none.
     pub n_next: Option<u32>,
     /// Of all generations before the one of `n_prev`.
     pub n_older: u32,
-}
-
-/// One generation at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GenerationView {
-    /// Where it lies.
-    pub slot: u32,
-    /// Its number.
-    pub number: u64,
-    /// Whether a newer one was committed or the node stops.
-    pub retired: bool,
-    /// Workers that run, hung ones not counted.
-    pub running: u32,
-    /// Workers that have not ended, hung ones included.
-    pub present: u32,
-    /// When its configuration began to be read, milliseconds of the monotonic clock.
-    pub began: u64,
-    /// With how many workers it is ready.
-    pub expected: u32,
-    /// Whether it was told to be.
-    pub ready: bool,
-    /// How long that took since `began`, milliseconds.
-    pub ready_after: u32,
-    /// When it was committed, wall clock, milliseconds.
-    pub started: i64,
-}
-
-/// One worker at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerView {
-    /// Where it lies.
-    pub slot: u32,
-    /// Its generation.
-    pub generation: u64,
-    /// Its process.
-    pub pid: i32,
-    /// Its index, `0..worker_processes - 1`.
-    pub index: u32,
-    /// Its slot in the master's table of processes.
-    pub process_slot: u32,
-    /// Whether it counts as hung.
-    pub hung: bool,
-    /// When it registered, milliseconds since boot, sleep included.
-    pub since_boot: u64,
-    /// Its last heartbeat, milliseconds of the monotonic clock.
-    pub beat: u64,
-    /// How old its heartbeat may get, milliseconds.
-    pub heartbeat_timeout: u32,
-    /// Since when it drains, milliseconds of the monotonic clock; 0 if it does not.
-    pub draining_since: u64,
-    /// Whether it was told that it drains for too long.
-    pub stuck: bool,
-    /// How many workers of its generation had its index before it.
-    pub respawns: u32,
-    /// Its open connections, those in use and idle ones, as of its last heartbeat; none if not known.
-    pub connections: Option<(u32, u32)>,
-    /// The number of its `worker_start`, which names it: slots and pids are given to others.
-    pub registration: u64,
-    pub(crate) next: u32,
 }
 
 /// The lock was let go of in the middle of an event by a process that is to come back.
@@ -162,22 +104,8 @@ impl<'a> Roster<'a> {
     /// The generations that have not ended, in no order.
     pub fn generations(&self) -> impl Iterator<Item = GenerationView> + use<'a> {
         let limit = self.head.generation_limit.load(Acquire) as usize;
-        let slots = &self.generations[..limit.min(self.generations.len())];
-        slots.iter().enumerate().filter_map(|(slot, record)| {
-            let number = record.number.load(Acquire);
-            (number != 0).then(|| GenerationView {
-                slot: slot as u32,
-                number,
-                retired: record.retired.load(Relaxed) != 0,
-                running: record.running.load(Relaxed),
-                present: record.present.load(Relaxed),
-                began: record.began.load(Relaxed),
-                expected: record.expected.load(Relaxed),
-                ready: record.ready.load(Relaxed) != 0,
-                ready_after: record.ready_after.load(Relaxed),
-                started: record.started.load(Relaxed) as i64,
-            })
-        })
+        let slots = self.generations.iter().take(limit);
+        slots.enumerate().filter_map(|(slot, r)| GenerationView::of(slot as u32, r))
     }
 
     /// One generation, if it has not ended.
@@ -187,14 +115,14 @@ impl<'a> Roster<'a> {
 
     /// The workers that have not ended, in no order.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> + use<'a> {
-        let limit = (self.head.worker_limit.load(Acquire) as usize).min(self.workers.len());
-        let slots = &self.workers[..limit];
-        slots.iter().enumerate().filter_map(|(slot, record)| view(slot as u32, record))
+        let limit = self.head.worker_limit.load(Acquire) as usize;
+        let slots = self.workers.iter().take(limit);
+        slots.enumerate().filter_map(|(slot, r)| WorkerView::of(slot as u32, r))
     }
 
     /// The worker in a slot.
     pub fn worker(&self, slot: u32) -> Option<WorkerView> {
-        view(slot, self.workers.get(slot as usize)?)
+        WorkerView::of(slot, self.workers.get(slot as usize)?)
     }
 
     /// The running workers seen from a generation.
@@ -263,7 +191,7 @@ impl<'a> Roster<'a> {
         }
     }
 
-    /// The oldest generation that is over and whose `master_exit` is not recorded yet.
+    /// The oldest generation that has finished and whose `master_exit` is not recorded yet.
     pub fn finished(&self) -> Option<u64> {
         self.generations().filter(|g| g.retired && g.present == 0).map(|g| g.number).min()
     }
@@ -291,9 +219,9 @@ impl<'a> Roster<'a> {
         Reloads::from_words(load(&self.head.reloads))
     }
 
-    /// The master whose loss was told; 0 if none was since the last load.
-    pub fn lost_master(&self) -> i32 {
-        self.head.lost_master.load(Acquire) as i32
+    /// The master whose loss is recorded; none if there is none since the last load.
+    pub fn lost_master(&self) -> Option<i32> {
+        Word::from_word(self.head.lost_master.load(Acquire).into())
     }
 
     /// How many of the processes of a cgroup that the kernel killed for memory are accounted for;
@@ -309,9 +237,12 @@ impl<'a> Roster<'a> {
         let records = &self.head.oom_kills;
         let holds = |cgroup| move |r: &&OomRecord| r.cgroup.load(Acquire) == cgroup;
         let known = records.iter().find(holds(cgroup)).or_else(|| records.iter().find(holds(0)));
-        let record = known.unwrap_or(&records[cgroup as usize % records.len()]);
+        let other = (cgroup as usize).checked_rem(records.len()).and_then(|i| records.get(i));
+        let Some(record) = known.or(other) else {
+            return;
+        };
         if record.cgroup.load(Acquire) != cgroup {
-            // Nobody reads the count of one cgroup as that of another, whatever this process dies at.
+            // No process reads the count of one cgroup as that of another, wherever this one dies.
             record.cgroup.store(0, Release);
         }
         record.kills.store(kills, Release);
@@ -324,7 +255,7 @@ impl<'a> Roster<'a> {
     }
 
     /// Notes that the holder of the lock lets go of it in the middle of an event, to come back:
-    /// nobody else goes on with it before `until`, by the monotonic clock in milliseconds, as long as
+    /// no other process continues with it before `until`, by the monotonic clock in milliseconds, as long as
     /// that process lives. `since_boot` is now, in milliseconds since boot, sleep included.
     pub fn reserve(&self, pid: i32, since_boot: u64, until: u64) {
         self.head.reserved_until.store(until, Release);
@@ -332,7 +263,7 @@ impl<'a> Roster<'a> {
         self.head.reserved_by.store(u64::from(pid as u32), Release);
     }
 
-    /// Who is to come back; see `reserve`.
+    /// The process that is to come back; see `reserve`.
     pub fn reservation(&self) -> Option<Reservation> {
         match self.head.reserved_by.load(Acquire) as u32 {
             0 => None,
@@ -344,19 +275,19 @@ impl<'a> Roster<'a> {
         }
     }
 
-    /// Nobody is to come back any more. The caller holds the lock.
+    /// No process is to come back any more. The caller holds the lock.
     pub fn end_reservation(&self) {
         self.head.reserved_by.store(0, Release);
     }
 
-    /// Notes who holds the lock; 0 for nobody.
-    pub fn set_holder(&self, pid: i32) {
-        self.head.holder.store(pid as u32, Release);
+    /// Notes the process that holds the lock.
+    pub fn set_holder(&self, pid: Option<i32>) {
+        self.head.holder.store(pid.to_word() as u32, Release);
     }
 
-    /// Who holds the lock; 0 for nobody.
-    pub fn holder(&self) -> i32 {
-        self.head.holder.load(Acquire) as i32
+    /// The process that holds the lock.
+    pub fn holder(&self) -> Option<i32> {
+        Word::from_word(self.head.holder.load(Acquire).into())
     }
 
     /// The slot for another worker: one that was given back, else one that was never used.
@@ -380,130 +311,5 @@ impl<'a> Roster<'a> {
     }
 }
 
-impl WorkerView {
-    /// Whether its heartbeat is overdue.
-    pub fn is_overdue(&self, now: u64) -> bool {
-        now.saturating_sub(self.beat) > u64::from(self.heartbeat_timeout)
-    }
-}
-
-fn view(slot: u32, record: &WorkerRecord) -> Option<WorkerView> {
-    let generation = record.generation.load(Acquire);
-    (generation != 0).then(|| WorkerView {
-        slot,
-        generation,
-        pid: record.pid.load(Relaxed) as i32,
-        index: record.index.load(Relaxed),
-        process_slot: record.process_slot.load(Relaxed),
-        hung: record.hung.load(Relaxed) != 0,
-        since_boot: record.since_boot.load(Relaxed),
-        beat: record.beat.load(Relaxed),
-        heartbeat_timeout: record.heartbeat_timeout.load(Relaxed),
-        draining_since: record.draining_since.load(Relaxed),
-        stuck: record.stuck.load(Relaxed) != 0,
-        respawns: record.respawns.load(Relaxed),
-        connections: {
-            let word = record.connections.load(Relaxed);
-            (word != 0).then_some(((word as u32).saturating_sub(1), (word >> 32) as u32))
-        },
-        registration: record.registration.load(Acquire),
-        next: record.next.load(Relaxed),
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Now, Transition};
-
-    #[test]
-    fn the_history_has_the_newest_events() {
-        let head = Head::default();
-        let make = |_| EventRecord::default();
-        let events: Vec<_> = (0..4).map(make).collect();
-        let generations: Vec<_> = (0..9).map(|_| GenerationRecord::default()).collect();
-        let roster =
-            Roster { head: &head, generations: &generations, workers: &[], events: &events };
-        roster.create(0, 77);
-        let remembered = || roster.history().map(|(e, took)| (e.seq, took)).collect::<Vec<_>>();
-        assert_eq!(remembered(), []);
-        for pid in 1..=6 {
-            let start = Transition::MasterStart { pid, workers: 0, began: 0, reload: true };
-            let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
-            roster.record(start, now, &mut |_| ()).expect("there is room");
-            if pid < 6 {
-                roster.delivered(pid as u64, 10 * pid as u64);
-            }
-        }
-        assert_eq!(remembered(), [(3, Some(30)), (4, Some(40)), (5, Some(50)), (6, None)]);
-        let reloads = roster.reloads();
-        assert_eq!((reloads.succeeded, reloads.failed, reloads.succeeded_at), (6, 0, 1));
-    }
-
-    #[test]
-    fn programs_are_counted_from_one() {
-        let head = Head::default();
-        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
-        assert_eq!([roster.next_program(), roster.next_program()], [1, 2]);
-    }
-
-    #[test]
-    fn a_slot_that_is_given_to_another_is_no_longer_ones_own() {
-        let head = Head::default();
-        let generations: Vec<_> = (0..4).map(|_| GenerationRecord::default()).collect();
-        let workers: Vec<_> = (0..4).map(|_| WorkerRecord::default()).collect();
-        let events: Vec<_> = (0..8).map(|_| EventRecord::default()).collect();
-        let roster =
-            Roster { head: &head, generations: &generations, workers: &workers, events: &events };
-        roster.create(0, 77);
-        let record = |transition| {
-            let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
-            roster.record(transition, now, &mut |_| ()).expect("there is room")
-        };
-        record(Transition::MasterStart { pid: 1, workers: 1, began: 0, reload: false });
-        // Same process id, same slot of nginx's, same slot here, same millisecond.
-        let start = Transition::WorkerStart {
-            generation: 1,
-            pid: 9,
-            index: 0,
-            process_slot: 0,
-            heartbeat_timeout: 10,
-            respawn_of: None,
-        };
-        let first = record(start);
-        let slot = first.slot.expect("a worker has one");
-        assert_eq!(roster.registered(slot, first.event.seq), roster.worker(slot));
-        record(Transition::WorkerLost { slot, reason: crate::Reason::Unknown });
-        assert_eq!(roster.registered(slot, first.event.seq), None);
-        let second = record(start);
-        assert_eq!(second.slot, Some(slot));
-        assert_eq!(roster.registered(slot, first.event.seq), None);
-        roster.beat(slot, first.event.seq, 1000);
-        roster.set_connections(slot, first.event.seq, 5, 6);
-        let seen = roster.registered(slot, second.event.seq).expect("it is there");
-        assert_eq!((seen.beat, seen.connections), (2, None));
-        roster.beat(slot, second.event.seq, 1000);
-        roster.set_connections(slot, second.event.seq, 5, 6);
-        let seen = roster.registered(slot, second.event.seq).expect("it is there");
-        assert_eq!((seen.beat, seen.connections), (1000, Some((5, 6))));
-        let snapshot = roster.snapshot(0).expect("nobody moves anything");
-        assert_eq!(snapshot.workers, [seen]);
-    }
-
-    #[test]
-    fn what_the_kernel_killed_is_counted_by_cgroup() {
-        let head = Head::default();
-        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
-        assert_eq!(roster.oom_kills(7), None);
-        for cgroup in 1..=4 {
-            roster.set_oom_kills(cgroup, 10 * cgroup);
-        }
-        roster.set_oom_kills(3, 33);
-        let counts =
-            |cgroups: &[u64]| cgroups.iter().map(|c| roster.oom_kills(*c)).collect::<Vec<_>>();
-        assert_eq!(counts(&[1, 2, 3, 4, 5]), [Some(10), Some(20), Some(33), Some(40), None]);
-        // One more than there is room for takes the place of one.
-        roster.set_oom_kills(5, 0);
-        assert_eq!(counts(&[1, 2, 3, 4, 5]), [Some(10), None, Some(33), Some(40), Some(0)]);
-    }
-}
+mod tests;

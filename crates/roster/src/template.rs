@@ -11,11 +11,11 @@ pub enum Field {
     Event,
     /// The generation, or generation and process.
     Id,
-    /// Running workers of the nearest older generation that is not over.
+    /// Running workers of the nearest older generation that has not finished.
     NPrev,
     /// Running workers of the event's generation.
     NMine,
-    /// Running workers of the nearest newer generation that is not over.
+    /// Running workers of the nearest newer generation that has not finished.
     NNext,
     /// Running workers of still older generations.
     NOlder,
@@ -181,18 +181,15 @@ impl Template {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
-        while let Some(at) = rest.find('$') {
-            plain.push_str(&rest[..at]);
-            let after = &rest[at + 1..];
-            let (name, end) = match after.strip_prefix('{') {
-                Some(braced) => match braced.find('}') {
-                    Some(close) => (&braced[..close], close + 2),
-                    None => return Err(UnknownField(after.to_string())),
-                },
+        while let Some((before, after)) = rest.split_once('$') {
+            plain.push_str(before);
+            let (name, left) = match after.strip_prefix('{') {
+                Some(braced) => {
+                    braced.split_once('}').ok_or_else(|| UnknownField(after.to_string()))?
+                }
                 None => {
                     let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-                    let name = &after[..end.unwrap_or(after.len())];
-                    (name, name.len())
+                    end.and_then(|end| after.split_at_checked(end)).unwrap_or((after, ""))
                 }
             };
             let is_name = after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{".contains(c));
@@ -207,7 +204,7 @@ impl Template {
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
             }
             pieces.push(Piece::Field(field));
-            rest = &after[end..];
+            rest = left;
         }
         plain.push_str(rest);
         if !plain.is_empty() {

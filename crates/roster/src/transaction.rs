@@ -2,7 +2,7 @@
 //! events to the configured hooks. This is the state machine that ships; the model checker drives
 //! the same code.
 //!
-//! Whoever takes the lock begins a [`Transaction`]. One [`Transaction::step`] is one thing that others
+//! A process that takes the lock begins a [`Transaction`]. One [`Transaction::step`] is one thing that others
 //! can see: a transition recorded, a hook begun, an event delivered. A process may die between any two
 //! of them, or inside of one; the next holder begins a transaction of its own and continues from what
 //! is in the roster. There is an example at [`Transaction`].
@@ -31,7 +31,7 @@ pub trait Host {
     /// Whether the program that [`Host::run_hook`] started last and that is awaited succeeded; none
     /// while it runs. If `blocking`, waits until it has ended.
     fn poll_program(&mut self, blocking: bool) -> Option<bool>;
-    /// Writes an event whose hooks are over to the event log, unless a process that died has done so.
+    /// Writes an event whose hooks have finished to the event log, unless a process that died has done so.
     /// `took` is in microseconds.
     fn write_event(&mut self, event: &Event, took: u64);
     /// The reason that a loss is recorded with, given the one that its observer saw.
@@ -71,7 +71,7 @@ pub enum Report<'a> {
 pub enum Point {
     /// A step of recording a transition.
     Recording(Step),
-    /// A hook is over.
+    /// A hook has finished.
     Called,
     /// An event is delivered.
     Delivered,
@@ -98,7 +98,7 @@ pub enum Did {
     Begin(Event, u32),
     /// The program that was awaited has ended.
     Return,
-    /// It delivered an event: its hooks are over.
+    /// It delivered an event: its hooks have finished.
     Deliver(Event),
     /// It skipped an event that can't be read.
     Skip,
@@ -151,11 +151,11 @@ struct Awaited {
 ///     // … the clocks, the event log, and so on.
 /// }
 ///
-/// // A process that begins to record and dies before it tells anybody.
+/// // A process that records an event and dies before it dispatches it.
 /// let load = Transition::MasterStart { pid: 100, workers: 1, began: 1, reload: false };
 /// roster.record(load, now, &mut |_| ()).expect("there is room");
 ///
-/// // The next one tells that first, then what it came for, and then that all workers are there.
+/// // The next one dispatches that first, then what it came for, and then that all workers are there.
 /// let mut process = Process(Vec::new());
 /// let mut transaction = Transaction::default();
 /// transaction.add([Transition::WorkerStart {
@@ -209,7 +209,7 @@ impl Transaction {
 
     /// Does the next thing: what is recorded is dispatched before anything else is recorded; then
     /// follow the transitions of this transaction, and then what they leave to be derived: that a
-    /// generation is ready, or over.
+    /// generation is ready, or has finished.
     pub fn step(&mut self, roster: Roster<'_>, host: &mut impl Host, mode: Mode) -> Did {
         if let Some(awaited) = self.awaited {
             return self.await_program(awaited, roster, host, mode);
@@ -348,24 +348,4 @@ fn finish_hook(hook: Awaited, succeeded: bool, roster: Roster<'_>, host: &mut im
     let took = host.microseconds().saturating_sub(hook.since);
     roster.callback_over(hook.kind, took);
     host.failpoint(hook.kind, Point::Called);
-}
-
-impl Transition {
-    /// The kind of the event that it records.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Transition::MasterStart { .. } => Kind::MasterStart,
-            Transition::MasterReady { .. } => Kind::MasterReady,
-            Transition::MasterLost { .. } => Kind::MasterLost,
-            Transition::MasterExit { .. } => Kind::MasterExit,
-            Transition::ReloadFailed { .. } => Kind::ReloadFailed,
-            Transition::WorkerStart { .. } => Kind::WorkerStart,
-            Transition::WorkerDraining { .. } => Kind::WorkerDraining,
-            Transition::WorkerStuck { .. } => Kind::WorkerStuck,
-            Transition::WorkerExit { .. } => Kind::WorkerExit,
-            Transition::WorkerLost { .. } => Kind::WorkerLost,
-            Transition::WorkerHung { .. } => Kind::WorkerHung,
-            Transition::WorkerRecovered { .. } => Kind::WorkerRecovered,
-        }
-    }
 }

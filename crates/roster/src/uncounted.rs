@@ -26,7 +26,7 @@ impl Roster<'_> {
     }
 
     /// Notes a worker that has found no place. Needs no lock: the note is in a place that belongs to its
-    /// index, where nobody else of its generation writes. If one of an older generation has the index,
+    /// index, where no other worker of its generation writes. If one of an older generation has the index,
     /// the newer one is noted.
     pub fn note_uncounted(&self, worker: Uncounted) {
         let Some(record) = self.workers.get(worker.index as usize) else {
@@ -43,7 +43,7 @@ impl Roster<'_> {
         }
     }
 
-    /// The workers that were noted. Who reads it has to see which of them live: one that is killed
+    /// The workers that were noted. A reader has to see which of them live: a worker that is killed
     /// strikes nothing out.
     pub fn uncounted(&self) -> impl Iterator<Item = Uncounted> + '_ {
         let limit = usize::try_from(self.head.uncounted_limit.load(Acquire)).unwrap_or(usize::MAX);

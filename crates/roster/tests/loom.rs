@@ -158,7 +158,7 @@ fn a_worker_is_seen_whole() {
         let check = |w: roster::WorkerView| {
             let seen = (w.generation, w.pid, w.index, w.process_slot, w.heartbeat_timeout, w.hung);
             assert_eq!(seen, (1, 11, 3, 4, 5, false));
-            assert_eq!((w.since_boot, w.beat, w.draining_since), (2, 2, 0));
+            assert_eq!((w.since_boot, w.beat, w.draining_since), (2, 2, None));
             w.generation
         };
         roster.workers().map(check).collect()

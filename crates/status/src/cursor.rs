@@ -1,4 +1,4 @@
-//! Where a client is in the history, and what it is to be told before it goes on.
+//! Where a client is in the history, and what it is to be sent before it continues.
 
 use std::fmt;
 
@@ -104,7 +104,7 @@ impl Remembered {
         }
         let missed = Missed { after, history, next: oldest };
         let seq = oldest.saturating_sub(1);
-        // Who knows nothing misses nothing.
+        // A client that knows nothing misses nothing.
         (Cursor { history: Some(history), seq }, (restarted || after.seq > 0).then_some(missed))
     }
 }

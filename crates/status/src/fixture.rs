@@ -55,7 +55,7 @@ pub fn node() -> (Snapshot, Facts) {
         now: at(3_000),
         master: 1,
         started: 1_000_000,
-        loading_since: 0,
+        loading_since: None,
         room,
         uncounted: 3,
         former_workers: 2,

@@ -54,7 +54,7 @@ impl fmt::Display for Unhealthy {
 /// # Errors
 /// The master is gone.
 pub fn live(seen: &Snapshot, answerer: Answerer) -> Result<(), Unhealthy> {
-    if answerer.orphan || seen.lost_master != 0 {
+    if answerer.orphan || seen.lost_master.is_some() {
         return Err(Unhealthy::NoMaster);
     }
     Ok(())
@@ -148,7 +148,7 @@ mod tests {
         let (mut seen, _) = fixture::node();
         assert_eq!(live(&seen, SECOND), Ok(()));
         assert_eq!(live(&seen, Answerer { orphan: true, ..SECOND }), Err(Unhealthy::NoMaster));
-        seen.lost_master = 77;
+        seen.lost_master = Some(77);
         assert_eq!(live(&seen, SECOND), Err(Unhealthy::NoMaster));
     }
 

@@ -184,46 +184,10 @@ impl Serialize for Callbacks<'_> {
 
 /// The status of a node.
 pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
-    let now = facts.now;
-    let reloads = snapshot.reloads;
-    let last = match (reloads.succeeded, reloads.failed) {
-        (0, 0) => None,
-        _ if reloads.last_failed => Some("failed"),
-        _ => Some("succeeded"),
-    };
     render(&Status {
         schema: SCHEMA,
-        node: Node {
-            version: facts.version,
-            nginx: &facts.nginx,
-            time: now.wall as f64 / 1000.0,
-            started: moment(facts.started),
-            master: facts.master,
-            master_lost: snapshot.lost_master != 0,
-            history: History(snapshot.history).to_string(),
-            generation: snapshot.generation,
-            reload_token: format!("{}.{}", snapshot.generation, reloads.failed),
-            seq: snapshot.seq,
-            loading_since: moment(facts.loading_since),
-            reloads: Reloads {
-                succeeded: reloads.succeeded,
-                failed: reloads.failed,
-                succeeded_at: moment(reloads.succeeded_at),
-                failed_at: moment(reloads.failed_at),
-                last,
-                duration: last.map(|_| seconds(reloads.duration)),
-            },
-        },
-        lock: Lock {
-            holder: (snapshot.holder != 0).then_some(snapshot.holder),
-            callback: snapshot.callback.map(|(pending, since)| Callback {
-                event: pending.event.kind.name(),
-                id: pending.event.id().to_string(),
-                seq: pending.event.seq,
-                number: pending.begun,
-                running: seconds(now.monotonic.saturating_sub(since)),
-            }),
-        },
+        node: node(snapshot, facts),
+        lock: lock(snapshot, facts),
         generations: snapshot.generations.iter().map(|g| describe(g, snapshot)).collect(),
         workers: snapshot.workers.iter().map(|w| worker(w, facts)).collect(),
         losses: Losses {
@@ -232,16 +196,7 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
             since: recent.since as f64 / 1000.0,
         },
         callbacks: Callbacks(snapshot),
-        zone: Zone {
-            workers: Slots { used: snapshot.workers.len(), total: facts.room.workers },
-            generations: Slots { used: snapshot.generations.len(), total: facts.room.generations },
-            events: Slots {
-                used: facts.room.events.min(usize::try_from(snapshot.seq).unwrap_or(usize::MAX)),
-                total: facts.room.events,
-            },
-            uncounted: facts.uncounted,
-            former_workers: facts.former_workers,
-        },
+        zone: zone(snapshot, facts),
         event_log: EventLog { lost_lines: facts.lost_lines },
         events: snapshot.events.iter().map(|(event, took)| line(event, *took)).collect(),
     })
@@ -252,7 +207,7 @@ pub fn generation(g: &GenerationView, snapshot: &Snapshot) -> String {
     render(&describe(g, snapshot))
 }
 
-/// An event, and how long its callbacks took in microseconds, none while they are not over.
+/// An event, and how long its callbacks took in microseconds, none until they have finished.
 pub fn event(event: &Event, took: Option<u64>) -> String {
     render(&line(event, took))
 }
@@ -283,7 +238,7 @@ pub fn missed(missed: &Missed) -> String {
 impl Missed {
     /// As a message of an event stream.
     pub fn message(&self) -> String {
-        let id = Cursor { history: Some(self.history), seq: self.next - 1 };
+        let id = Cursor { history: Some(self.history), seq: self.next.saturating_sub(1) };
         format!("event: {}\nid: {id}\ndata: {}\n\n", self.name(), missed(self))
     }
 }
@@ -302,6 +257,67 @@ pub(crate) fn render(value: &impl DeriveSerialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+fn node<'a>(snapshot: &Snapshot, facts: &'a Facts) -> Node<'a> {
+    let reloads = snapshot.reloads;
+    Node {
+        version: facts.version,
+        nginx: &facts.nginx,
+        time: facts.now.wall as f64 / 1000.0,
+        started: (facts.started != 0).then(|| moment(facts.started)),
+        master: facts.master,
+        master_lost: snapshot.lost_master.is_some(),
+        history: History(snapshot.history).to_string(),
+        generation: snapshot.generation,
+        reload_token: format!("{}.{}", snapshot.generation, reloads.failed),
+        seq: snapshot.seq,
+        loading_since: facts.loading_since.map(moment),
+        reloads: describe_reloads(reloads),
+    }
+}
+
+fn describe_reloads(reloads: roster::Reloads) -> Reloads {
+    let last = match (reloads.succeeded, reloads.failed) {
+        (0, 0) => None,
+        _ if reloads.last_failed => Some("failed"),
+        _ => Some("succeeded"),
+    };
+    Reloads {
+        succeeded: reloads.succeeded,
+        failed: reloads.failed,
+        succeeded_at: reloads.succeeded_at.map(moment),
+        failed_at: reloads.failed_at.map(moment),
+        last,
+        duration: last.map(|_| seconds(reloads.duration)),
+    }
+}
+
+fn lock(snapshot: &Snapshot, facts: &Facts) -> Lock {
+    Lock {
+        holder: snapshot.holder,
+        callback: snapshot.callback.map(|(pending, since)| Callback {
+            event: pending.event.kind.name(),
+            id: pending.event.id().to_string(),
+            seq: pending.event.seq,
+            number: pending.begun,
+            running: seconds(facts.now.monotonic.saturating_sub(since)),
+        }),
+    }
+}
+
+fn zone(snapshot: &Snapshot, facts: &Facts) -> Zone {
+    let room = facts.room;
+    Zone {
+        workers: Slots { used: snapshot.workers.len(), total: room.workers },
+        generations: Slots { used: snapshot.generations.len(), total: room.generations },
+        events: Slots {
+            used: room.events.min(usize::try_from(snapshot.seq).unwrap_or(usize::MAX)),
+            total: room.events,
+        },
+        uncounted: facts.uncounted,
+        former_workers: facts.former_workers,
+    }
+}
+
 fn describe(g: &GenerationView, snapshot: &Snapshot) -> Generation {
     let state = match (g.retired, g.ready) {
         (true, _) => "retired",
@@ -313,7 +329,7 @@ fn describe(g: &GenerationView, snapshot: &Snapshot) -> Generation {
         generation: g.number,
         state,
         age: Age::of(g.number, snapshot).name(),
-        started: moment(g.started),
+        started: (g.started != 0).then(|| moment(g.started)),
         ready_after: g.ready.then(|| seconds(g.ready_after.into())),
         expected: g.expected,
         workers: States {
@@ -337,7 +353,7 @@ fn worker(w: &WorkerView, facts: &Facts) -> Worker {
         heartbeat_age: seconds(now.monotonic.saturating_sub(w.beat)),
         respawns: w.respawns,
         connections: w.connections.map(|(active, idle)| Connections { active, idle }),
-        draining_since: wall(w.draining_since, now),
+        draining_since: w.draining_since.map(|since| wall(since, now)),
     }
 }
 
@@ -367,76 +383,4 @@ fn line(event: &Event, took: Option<u64>) -> Line<'static> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-    use crate::fixture;
-
-    fn parsed(text: &str) -> Value {
-        serde_json::from_str(text).expect("JSON")
-    }
-
-    #[test]
-    fn the_status_of_a_node_between_two_reloads() {
-        let (snapshot, facts) = fixture::node();
-        let recent = Recent { number: 1, since: 1_000_000 };
-        let status = parsed(&status(&snapshot, &facts, recent));
-        assert_eq!(status["losses"]["total"], 1);
-        assert_eq!(status["losses"]["recent"], 1);
-        assert_eq!(status["losses"]["since"], 1_000.0);
-        assert_eq!(status["node"]["history"], "000000000000004d");
-        assert_eq!(status["node"]["generation"], 2);
-        assert_eq!(status["node"]["reload_token"], "2.1");
-        assert_eq!(status["node"]["reloads"]["last"], "failed");
-        assert_eq!(status["node"]["reloads"]["duration"], 0.5);
-        assert_eq!(status["generations"][0]["state"], "ready");
-        assert_eq!(status["generations"][0]["ready_after"], 0.25);
-        assert_eq!(status["generations"][1]["state"], "retired");
-        assert_eq!(status["generations"][1]["age"], "previous");
-        assert_eq!(status["generations"][1]["workers"]["draining"], 1);
-        assert_eq!(status["workers"][0]["id"], "2-20");
-        assert_eq!(status["workers"][0]["connections"]["idle"], 7);
-        assert_eq!(status["workers"][0]["respawns"], 1);
-        assert_eq!(status["workers"][1]["connections"], Value::Null);
-        assert_eq!(status["workers"][1]["state"], "draining");
-        assert_eq!(status["callbacks"]["worker_start"]["runs"], 1);
-        assert_eq!(status["lock"]["callback"], Value::Null);
-        assert_eq!(status["zone"]["workers"]["used"], 2);
-        assert_eq!(status["zone"]["uncounted"], 3);
-        assert_eq!(status["zone"]["former_workers"], 2);
-        assert_eq!(status["events"].as_array().map(Vec::len), Some(snapshot.events.len()));
-    }
-
-    #[test]
-    fn an_event_reads_as_in_the_event_log() {
-        let (snapshot, _) = fixture::node();
-        let (last, _) = snapshot.events.last().expect("there are some");
-        let line = parsed(&event(last, Some(1500)));
-        assert_eq!(line["event"], "reload_failed");
-        assert_eq!(line["took"], 0.0015);
-        assert_eq!(line["n_next"], Value::Null);
-        assert_eq!((&line["n_left"], &line["stopping"]), (&1.into(), &false.into()));
-        assert_eq!(line["respawn_of"], Value::Null);
-        assert_eq!(line["history"], "000000000000004d");
-        assert_eq!(parsed(&event(last, None))["took"], Value::Null);
-    }
-
-    #[test]
-    fn errors_are_escaped() {
-        assert_eq!(error("a \"b\"\n"), r#"{"error":"a \"b\"\n"}"#);
-    }
-
-    #[test]
-    fn what_is_missed_is_told() {
-        let gap = Missed { after: Cursor { history: None, seq: 3 }, history: 0xab, next: 9 };
-        let line = r#"{"event":"gap","history":"00000000000000ab","after":3,"next":9}"#;
-        assert_eq!(missed(&gap), line);
-        assert_eq!(gap.message(), format!("event: gap\nid: 00000000000000ab:8\ndata: {line}\n\n"));
-        let restart = Missed { after: Cursor { history: Some(1), seq: 3 }, history: 0xab, next: 1 };
-        assert_eq!(
-            missed(&restart),
-            r#"{"event":"restart","history":"00000000000000ab","after":"0000000000000001:3","next":1}"#
-        );
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@
 //!     now,
 //!     master: 100,
 //!     started: now.wall,
-//!     loading_since: 0,
+//!     loading_since: None,
 //!     room: geometry,
 //!     uncounted: 0,
 //!     former_workers: 0,
@@ -48,6 +48,7 @@
     clippy::todo,
     clippy::unimplemented
 )]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod cursor;
 pub mod health;
@@ -72,8 +73,8 @@ pub struct Facts {
     pub master: i32,
     /// When the history began, wall clock, milliseconds.
     pub started: i64,
-    /// Since when the master reads a configuration, wall clock, milliseconds; 0 while it does not.
-    pub loading_since: i64,
+    /// Since when the master reads a configuration, wall clock, milliseconds; none while it does not.
+    pub loading_since: Option<i64>,
     /// How much the zone holds.
     pub room: Geometry,
     /// Workers that serve without a place in the zone.
@@ -118,7 +119,7 @@ impl WorkerState {
             WorkerState::Hung
         } else if w.stuck {
             WorkerState::Stuck
-        } else if w.draining_since != 0 {
+        } else if w.draining_since.is_some() {
             WorkerState::Draining
         } else {
             WorkerState::Running
@@ -165,15 +166,15 @@ pub(crate) fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1000.0
 }
 
-/// A time on the wall clock, milliseconds, in seconds; none for 0.
-pub(crate) fn moment(milliseconds: i64) -> Option<f64> {
-    (milliseconds != 0).then_some(milliseconds as f64 / 1000.0)
+/// A time on the wall clock, milliseconds, in seconds.
+pub(crate) fn moment(milliseconds: i64) -> f64 {
+    milliseconds as f64 / 1000.0
 }
 
-/// Since when on the wall clock, for a moment of the monotonic clock, milliseconds; none for 0.
-pub(crate) fn wall(monotonic: u64, now: Now) -> Option<f64> {
+/// A moment of the monotonic clock, milliseconds, on the wall clock, in seconds.
+pub(crate) fn wall(monotonic: u64, now: Now) -> f64 {
     let ago = now.monotonic.saturating_sub(monotonic) as i64;
-    (monotonic != 0).then(|| (now.wall - ago) as f64 / 1000.0)
+    moment(now.wall.saturating_sub(ago))
 }
 
 /// How many workers of a generation are in a state.

@@ -25,7 +25,8 @@ impl Recent {
                 recent.since = begin;
                 break;
             }
-            recent.number += u64::from(event.kind == Kind::WorkerLost);
+            let lost = u64::from(event.kind == Kind::WorkerLost);
+            recent.number = recent.number.saturating_add(lost);
             // Before the first there was nothing.
             recent.since = if event.seq == 1 { begin } else { event.time.min(recent.since) };
         }

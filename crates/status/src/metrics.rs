@@ -92,6 +92,9 @@ impl Collector for Metrics {
         let mut to = Writer(encoder);
         self.node(&mut to)?;
         self.workers(&mut to)?;
+        self.worker_counters(&mut to)?;
+        self.draining(&mut to)?;
+        self.connections(&mut to)?;
         self.reloads(&mut to)?;
         self.callbacks(&mut to)?;
         self.zone(&mut to)
@@ -100,7 +103,8 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn kind(&self, kind: Kind) -> u64 {
-        Kind::ALL.iter().position(|k| *k == kind).map_or(0, |i| self.snapshot.kinds[i])
+        let mut counts = Kind::ALL.iter().zip(&self.snapshot.kinds);
+        counts.find(|(k, _)| **k == kind).map_or(0, |(_, count)| *count)
     }
 
     fn node(&self, to: &mut Writer<'_>) -> fmt::Result {
@@ -121,7 +125,7 @@ impl Metrics {
         to.gauge("start_time", "When the history began", Some(&Unit::Seconds), started)?;
         let generation = self.snapshot.generation as f64;
         to.gauge("generation", "The generation that was committed last", None, generation)?;
-        let up = f64::from(self.snapshot.lost_master == 0);
+        let up = f64::from(self.snapshot.lost_master.is_none());
         to.gauge("master_up", "Whether the master process lives", None, up)
     }
 
@@ -143,13 +147,15 @@ impl Metrics {
         let current = snapshot.generations.iter().find(|g| g.number == snapshot.generation);
         let expected = current.map_or(0, |g| g.expected);
         let help = "Workers that the current generation is to have";
-        to.gauge("workers_expected", help, None, expected.into())?;
+        to.gauge("workers_expected", help, None, expected.into())
+    }
 
+    fn worker_counters(&self, to: &mut Writer<'_>) -> fmt::Result {
         let starts = self.kind(Kind::WorkerStart);
         to.counter("worker_starts", "Workers that started", starts)?;
         let exits = self.kind(Kind::WorkerExit);
         to.counter("worker_exits", "Workers that ended in an orderly way", exits)?;
-        let losses = snapshot.losses.iter().enumerate().filter_map(|(index, number)| {
+        let losses = self.snapshot.losses.iter().enumerate().filter_map(|(index, number)| {
             let reason = loss_reason(index, *number)?;
             Some((vec![("reason", reason)], ConstCounter::new(*number)))
         });
@@ -161,15 +167,20 @@ impl Metrics {
         let hangs = self.kind(Kind::WorkerHung);
         to.counter("worker_hangs", "Heartbeats that workers missed", hangs)?;
         let help = "Workers that started in the place of one of their generation that had ended";
-        to.counter("worker_respawns", help, snapshot.respawns)?;
+        to.counter("worker_respawns", help, self.snapshot.respawns)
+    }
 
+    fn draining(&self, to: &mut Writer<'_>) -> fmt::Result {
         let now = self.facts.now.monotonic;
-        let draining = snapshot.workers.iter().filter(|w| w.draining_since != 0);
-        let oldest = draining.map(|w| now.saturating_sub(w.draining_since)).max().unwrap_or(0);
+        let draining = self.snapshot.workers.iter().filter_map(|w| w.draining_since);
+        let oldest = draining.map(|since| now.saturating_sub(since)).max().unwrap_or(0);
         let help = "Since when the worker that drains for the longest time does, 0 if none does";
         let oldest = oldest as f64 / 1000.0;
-        to.gauge("oldest_draining_worker_age", help, Some(&Unit::Seconds), oldest)?;
+        to.gauge("oldest_draining_worker_age", help, Some(&Unit::Seconds), oldest)
+    }
 
+    fn connections(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let snapshot = &self.snapshot;
         let mut own: Vec<_> =
             snapshot.workers.iter().filter(|w| w.generation == snapshot.generation).collect();
         // Two of one index, while one that died is not known to be dead: the newer one.
@@ -203,7 +214,7 @@ impl Metrics {
         let successful = f64::from(!reloads.last_failed);
         let help = "Whether the last attempt to reload succeeded, 1 if there was none";
         to.gauge("config_last_reload_successful", help, None, successful)?;
-        let at = if reloads.succeeded > 0 { reloads.succeeded_at } else { self.facts.started };
+        let at = reloads.succeeded_at.unwrap_or(self.facts.started);
         let help = "When the configuration in force was loaded";
         let name = "config_last_reload_success_timestamp";
         to.gauge(name, help, Some(&Unit::Seconds), at as f64 / 1000.0)
@@ -253,14 +264,17 @@ impl Metrics {
 /// The name of the reason that is counted at an index. Signals other than those of a crash and of
 /// kill -9 only have one if there is something to count.
 fn loss_reason(index: usize, number: u64) -> Option<String> {
-    const ALWAYS: [i32; 5] = [4, 6, 7, 9, 11];
+    const ALWAYS: [u8; 5] = [4, 6, 7, 9, 11];
     let reason = match index {
         0 => Reason::Unknown,
         1 => Reason::Oom,
         2 => return Some("exit".to_string()),
-        _ => Reason::Signal { number: u8::try_from(index - 3).ok()?, core: false },
+        _ => Reason::Signal { number: u8::try_from(index.checked_sub(3)?).ok()?, core: false },
     };
-    let always = index < 3 || ALWAYS.contains(&(index as i32 - 3));
+    let always = match reason {
+        Reason::Signal { number, .. } => ALWAYS.contains(&number),
+        _ => true,
+    };
     (always || number > 0).then(|| reason.to_string())
 }
 

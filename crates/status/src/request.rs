@@ -6,6 +6,42 @@ use crate::cursor::Cursor;
 use crate::health::Probe;
 use crate::wait::{Until, Wait};
 
+/// Why a request is refused. The text is for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No cursor in the header `Last-Event-ID` or in the argument `after`.
+    #[error("{name} is \"{text}\", not the id or the number of an event")]
+    Cursor {
+        /// The header or the argument.
+        name: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// An argument where there are none.
+    #[error("\"{0}\" is not an argument here, there are none")]
+    NoArguments(String),
+    /// An argument that is none of the known ones.
+    #[error("\"{name}\" is not an argument here, known: {known}")]
+    UnknownArgument {
+        /// Its name.
+        name: String,
+        /// Those that there are.
+        known: &'static str,
+    },
+    /// A wait without the argument `after`.
+    #[error("after is missing: the generation to wait beyond")]
+    AfterIsMissing,
+    /// No generation in the argument `after` of a wait.
+    #[error("after is \"{0}\", not a generation or what \"node.reload_token\" of the status says")]
+    Generation(String),
+    /// Another word in the argument `until`.
+    #[error("until is \"{0}\", not ready or done")]
+    Until(String),
+    /// No time in the argument `timeout`, or a longer one than there may be.
+    #[error("timeout is \"{0}\", not a time like 500ms, 30s or 1m, of an hour at most")]
+    Timeout(String),
+}
+
 /// What there is below the location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -73,11 +109,11 @@ fn quality(accept: &str, wanted: &str) -> f32 {
 }
 
 /// After which event to go on: that of the header `Last-Event-ID`, or else of the argument `after`, or
-/// else from the beginning. The error is for whoever asked.
-pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<Cursor, String> {
-    let cursor = |name: &str, text: &str| {
+/// else from the beginning.
+pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<Cursor, RequestError> {
+    let cursor = |name: &'static str, text: &str| {
         Cursor::parse(text.trim())
-            .ok_or_else(|| format!("{name} is \"{text}\", not the id or the number of an event"))
+            .ok_or_else(|| RequestError::Cursor { name, text: text.to_string() })
     };
     if let Some(id) = last_event_id.filter(|id| !id.is_empty()) {
         return cursor("Last-Event-ID", &String::from_utf8_lossy(id));
@@ -92,16 +128,16 @@ pub fn after(arguments: &[u8], last_event_id: Option<&[u8]>) -> Result<Cursor, S
     Ok(after)
 }
 
-/// Refuses any argument. The error is for whoever asked.
-pub fn none(arguments: &[u8]) -> Result<(), String> {
+/// Refuses any argument.
+pub fn none(arguments: &[u8]) -> Result<(), RequestError> {
     match pairs(arguments).next() {
-        Some((name, _)) => Err(format!("\"{name}\" is not an argument here, there are none")),
+        Some((name, _)) => Err(RequestError::NoArguments(name.into_owned())),
         None => Ok(()),
     }
 }
 
 impl Wait {
-    /// The arguments `after`, `until` and `timeout`. The error is for whoever asked.
+    /// The arguments `after`, `until` and `timeout`.
     ///
     /// ```
     /// use status::wait::{Until, Wait};
@@ -112,10 +148,10 @@ impl Wait {
     /// assert_eq!(wait.timeout, 90_000);
     /// assert_eq!(Wait::parse(wait.arguments().as_bytes()), Ok(wait));
     ///
-    /// assert!(Wait::parse(b"until=done").unwrap_err().starts_with("after is missing"));
-    /// # Ok::<(), String>(())
+    /// assert!(Wait::parse(b"until=done").unwrap_err().to_string().starts_with("after is missing"));
+    /// # Ok::<(), status::request::RequestError>(())
     /// ```
-    pub fn parse(arguments: &[u8]) -> Result<Wait, String> {
+    pub fn parse(arguments: &[u8]) -> Result<Wait, RequestError> {
         let mut after = None;
         let mut until = Until::Ready;
         let mut timeout = Wait::TIMEOUT;
@@ -126,14 +162,14 @@ impl Wait {
                     until = match &*value {
                         "ready" => Until::Ready,
                         "done" => Until::Done,
-                        _ => return Err(format!("until is \"{value}\", not ready or done")),
+                        _ => return Err(RequestError::Until(value.into_owned())),
                     }
                 }
                 "timeout" => timeout = parse_time(&value)?,
                 _ => return Err(unknown(&name, "after, until and timeout")),
             }
         }
-        let (after, failed) = after.ok_or("after is missing: the generation to wait beyond")?;
+        let (after, failed) = after.ok_or(RequestError::AfterIsMissing)?;
         Ok(Wait { after, failed, until, timeout })
     }
 }
@@ -142,21 +178,19 @@ fn pairs(arguments: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>
     form_urlencoded::parse(arguments)
 }
 
-fn unknown(name: &str, known: &str) -> String {
-    format!("\"{name}\" is not an argument here, known: {known}")
+fn unknown(name: &str, known: &'static str) -> RequestError {
+    RequestError::UnknownArgument { name: name.to_string(), known }
 }
 
 /// `3`, a generation, or `3.1`, with the number of reloads that had failed.
-fn parse_after(text: &str) -> Result<(u64, Option<u64>), String> {
+fn parse_after(text: &str) -> Result<(u64, Option<u64>), RequestError> {
     let (generation, failed) = match text.split_once('.') {
         Some((generation, failed)) => (generation, Some(failed)),
         None => (text, None),
     };
     let parsed =
         || Some((digits(generation)?, failed.map(digits).map_or(Some(None), |n| n.map(Some))?));
-    parsed().ok_or_else(|| {
-        format!("after is \"{text}\", not a generation or what \"node.reload_token\" of the status says")
-    })
+    parsed().ok_or_else(|| RequestError::Generation(text.to_string()))
 }
 
 fn digits(text: &str) -> Option<u64> {
@@ -164,29 +198,25 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// A time as in nginx's directives, `1m30s`, `500ms`; a number alone is seconds. In milliseconds.
-fn parse_time(text: &str) -> Result<u64, String> {
+fn parse_time(text: &str) -> Result<u64, RequestError> {
     let parsed = || {
         let (mut rest, mut total) = (text, 0u64);
         while !rest.is_empty() {
             let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            let number: u64 = rest[..end].parse().ok()?;
-            rest = &rest[end..];
-            let (unit, length) = match rest {
-                _ if rest.starts_with("ms") => (1, 2),
-                _ if rest.starts_with('s') => (1000, 1),
-                _ if rest.starts_with('m') => (60_000, 1),
-                _ if rest.starts_with('h') => (3_600_000, 1),
-                "" => (1000, 0),
-                _ => return None,
-            };
-            rest = &rest[length..];
+            let (number, after) = rest.split_at_checked(end)?;
+            let number: u64 = number.parse().ok()?;
+            // The longer name first: "ms" begins as "m" does.
+            const UNITS: [(&str, u64); 4] =
+                [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+            let mut units = UNITS.into_iter();
+            let named = units.find_map(|(name, unit)| Some((unit, after.strip_prefix(name)?)));
+            let (unit, left) = named.or_else(|| after.is_empty().then_some((1000, "")))?;
+            rest = left;
             total = total.checked_add(number.checked_mul(unit)?)?;
         }
         (!text.is_empty() && total <= Wait::LONGEST).then_some(total)
     };
-    parsed().ok_or_else(|| {
-        format!("timeout is \"{text}\", not a time like 500ms, 30s or 1m, of an hour at most")
-    })
+    parsed().ok_or_else(|| RequestError::Timeout(text.to_string()))
 }
 
 #[cfg(test)]
@@ -280,6 +310,33 @@ mod tests {
         ] {
             assert!(wait(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong() {
+        let text = |arguments: &[u8]| Wait::parse(arguments).map_err(|error| error.to_string());
+        let generation =
+            r#"after is "x", not a generation or what "node.reload_token" of the status says"#;
+        for (arguments, expected) in [
+            (&b""[..], "after is missing: the generation to wait beyond"),
+            (b"after=x", generation),
+            (b"after=1&until=x", r#"until is "x", not ready or done"#),
+            (
+                b"after=1&timeout=x",
+                r#"timeout is "x", not a time like 500ms, 30s or 1m, of an hour at most"#,
+            ),
+            (b"else=1", r#""else" is not an argument here, known: after, until and timeout"#),
+        ] {
+            assert_eq!(text(arguments), Err(expected.to_string()));
+        }
+        assert_eq!(
+            none(b"x=1").map_err(|error| error.to_string()),
+            Err(r#""x" is not an argument here, there are none"#.to_string())
+        );
+        assert_eq!(
+            after(b"", Some(b"x")).map_err(|error| error.to_string()),
+            Err(r#"Last-Event-ID is "x", not the id or the number of an event"#.to_string())
+        );
     }
 
     #[test]

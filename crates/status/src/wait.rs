@@ -55,8 +55,8 @@ pub enum Verdict {
 
 /// A wait that is under way.
 ///
-/// Whoever asks to wait says which generation was there before the reload. Whether one that failed
-/// is the one that is waited for can only be told from how many had failed before. Who does not say
+/// The client that asks to wait says which generation was there before the reload. Whether one that failed
+/// is the one that is waited for can only be told from how many had failed before. A client that does not say
 /// that either most likely has asked for the reload a moment ago: so one that failed in the last
 /// seconds counts, unless the master begins another at once, which then is the one.
 #[derive(Clone, Copy, Debug)]
@@ -79,10 +79,11 @@ impl Waiting {
         let failed = seen.reloads.failed;
         let mut waiting =
             Waiting { wait, failed: wait.failed.unwrap_or(failed), doubt_until: None };
-        let recent = (0..=RECENT).contains(&(wall - seen.reloads.failed_at));
+        let ago = seen.reloads.failed_at.map(|failed_at| wall.saturating_sub(failed_at));
+        let recent = ago.is_some_and(|ago| (0..=RECENT).contains(&ago));
         if wait.failed.is_none() && seen.reloads.last_failed && recent {
             waiting.failed = failed.saturating_sub(1);
-            waiting.doubt_until = Some(monotonic + BEGINS);
+            waiting.doubt_until = Some(monotonic.saturating_add(BEGINS));
         }
         waiting
     }
@@ -100,7 +101,7 @@ impl Waiting {
             if loading || seen.generation > self.wait.after {
                 self.failed = seen.reloads.failed;
                 self.doubt_until = None;
-            } else if seen.reloads.failed == self.failed + 1 && monotonic < until {
+            } else if seen.reloads.failed.checked_sub(self.failed) == Some(1) && monotonic < until {
                 return Verdict::NotYet;
             }
         }
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn one_that_failed_a_moment_ago_is_meant_if_no_other_begins() {
         let (seen, _) = fixture::node();
-        let now = seen.reloads.failed_at + 100;
+        let now = seen.reloads.failed_at.unwrap() + 100;
         let mut waiting = Waiting::begin(WAIT, &seen, now, 0);
         assert_eq!(waiting.judge(&seen, false, BEGINS - 1), Verdict::NotYet);
         assert_eq!(waiting.judge(&seen, false, BEGINS), Verdict::Failed);
@@ -189,7 +190,8 @@ mod tests {
     #[test]
     fn one_that_failed_long_ago_is_not_meant() {
         let (seen, _) = fixture::node();
-        let mut waiting = Waiting::begin(WAIT, &seen, seen.reloads.failed_at + RECENT + 1, 0);
+        let later = seen.reloads.failed_at.unwrap() + RECENT + 1;
+        let mut waiting = Waiting::begin(WAIT, &seen, later, 0);
         assert_eq!(waiting.judge(&seen, false, BEGINS), Verdict::NotYet);
     }
 }

@@ -49,7 +49,7 @@ proptest! {
                 prop_assert!(wait.timeout <= Wait::LONGEST);
                 prop_assert_eq!(Wait::parse(wait.arguments().as_bytes()), Ok(wait));
             }
-            Err(why) => prop_assert!(!why.is_empty()),
+            Err(why) => prop_assert!(!why.to_string().is_empty()),
         }
     }
 
@@ -60,7 +60,7 @@ proptest! {
     ) {
         match after(&arguments, id.as_deref()) {
             Ok(cursor) => prop_assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor)),
-            Err(why) => prop_assert!(!why.is_empty()),
+            Err(why) => prop_assert!(!why.to_string().is_empty()),
         }
     }
 

@@ -35,7 +35,7 @@ impl<'a> Tick<'a> {
     pub fn seen(&self) -> (Option<&Snapshot>, bool) {
         let (seen, loading) = self.seen.get_or_init(|| {
             let seen = self.zone.and_then(|zone| zone.roster().snapshot(0));
-            (seen, self.zone.is_some_and(|zone| zone.roster().loading_since() != 0))
+            (seen, self.zone.is_some_and(|zone| zone.roster().loading_since().is_some()))
         });
         (seen.as_ref(), *loading)
     }

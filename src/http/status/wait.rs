@@ -34,7 +34,7 @@ pub fn answer(request: &mut Request, zone: Zone, wait: Wait) -> ngx_int_t {
     let now = clock::now();
     let waiting = Waiting::begin(wait, &seen, now.wall, now.monotonic);
     let mut waits = Pending { waiting, until: now.monotonic.saturating_add(wait.timeout) };
-    let loading = zone.roster().loading_since() != 0;
+    let loading = zone.roster().loading_since().is_some();
     if let Some(response) =
         waits.response(request, &seen, loading, process::is_exiting(), now.monotonic)
     {

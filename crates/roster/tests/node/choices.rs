@@ -115,7 +115,7 @@ impl Node {
             Life::Registered(slot) => {
                 let dead: Vec<u32> = state.dead(roster).collect();
                 let untold = roster.is_unfinished()
-                    || state.master == Master::Dead && roster.lost_master() == 0
+                    || state.master == Master::Dead && roster.lost_master().is_none()
                     || self.drains && quits && !worker.drains;
                 let hung = roster.worker(slot).is_some_and(|w| w.hung);
                 if untold || hung || (self.pidfds && !dead.is_empty()) {

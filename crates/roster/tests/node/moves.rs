@@ -147,7 +147,7 @@ impl Node {
         if let Some(Transition::WorkerDraining { slot, .. }) =
             holder.transaction.transitions().next()
         {
-            let first = roster.worker(*slot).is_none_or(|w| w.draining_since == 0);
+            let first = roster.worker(*slot).is_none_or(|w| w.draining_since.is_none());
             law(first, Law::OneEnd, || format!("worker {slot} drains twice"))?;
         }
         let (step, began) = state.step(roster, &mut holder, &mut || ());

@@ -7,16 +7,17 @@
 //! that drains, and has no successor who would tell its end, is watched from before it is told to
 //! quit.
 
+use linux::pidfd::Ending;
 use linux::process::is_replaced;
 use ngx::ffi::ngx_event_t;
-use roster::{Cause, Peer, Roster, Transition, WorkerView};
+use roster::{Cause, Peer, Reason, Roster, Transition, WorkerView};
 
 use super::schedule::retry_after;
 use super::witness::ThisProcess;
 use crate::delivery::Member;
 use crate::nginx::clock;
 use crate::nginx::log::Log;
-use crate::nginx::pidfd::{Ending, Pidfd};
+use crate::nginx::pidfd::Pidfd;
 use crate::nginx::process;
 
 #[derive(Clone, Copy, Debug)]
@@ -116,9 +117,9 @@ fn watch(index: usize, target: Option<Target>, now: u64, on_death: OnDeath, log:
             // Asked after the opening: it may have been another process that was opened.
             Peer::Master(_) => process::is_orphan(),
             // Another process that has the pid now says nothing about the one that had it.
-            Peer::Worker { .. } => match opened {
+            Peer::Worker { .. } => match &opened {
                 Ok(()) => is_replaced(target.pid, target.since_boot),
-                Err(errno) => errno == libc::ESRCH,
+                Err(error) => error.raw_os_error() == Some(libc::ESRCH),
             },
         };
         if is_dead {
@@ -192,7 +193,7 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
 /// How one that was watched ended.
 fn cause(watched: &Watched, target: &Target) -> Cause {
     match watched.pidfd.ending() {
-        Ending::Known(reason) => Cause::Known(reason),
+        Ending::Known(status) => Cause::Known(Reason::from_wait_status(status)),
         Ending::Untold => Cause::Untold,
         Ending::NotReaped => {
             let reason = process::zombie(target.pid, target.since_boot);

@@ -6,6 +6,7 @@
 
 use core::ffi::c_void;
 use core::ptr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use ngx::ffi::{
     ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_del_timer, ngx_event_t, ngx_msec_t,
@@ -105,13 +106,18 @@ impl Timer {
         if process::timer_resolution() == 0 || !is_kernels_usable() {
             return false;
         }
-        // SAFETY: the caller vouches for the timer; timerfd_create has no preconditions.
+        // SAFETY: the caller vouches for the timer; timerfd_create has no preconditions, and what it
+        // opens is this function's.
         unsafe {
             let kernel = &raw mut (*timer).kernel;
             if (*kernel).fd().is_none() {
                 let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
                 let fd = libc::timerfd_create(libc::CLOCK_MONOTONIC, flags);
-                if fd < 0 || Descriptor::open(kernel, fd, on_expired, timer.cast(), log).is_err() {
+                if fd < 0 {
+                    return false;
+                }
+                let fd = OwnedFd::from_raw_fd(fd);
+                if Descriptor::open(kernel, fd, on_expired, timer.cast(), log).is_err() {
                     return false;
                 }
             }
@@ -139,10 +145,9 @@ impl Timer {
         let setting = libc::itimerspec { it_interval: never, it_value: once };
         // SAFETY: the caller vouches for the timer; the structure is valid.
         unsafe {
-            (*timer)
-                .kernel
-                .fd()
-                .is_some_and(|fd| libc::timerfd_settime(fd, 0, &setting, ptr::null_mut()) == 0)
+            (*timer).kernel.fd().is_some_and(|fd| {
+                libc::timerfd_settime(fd.as_raw_fd(), 0, &setting, ptr::null_mut()) == 0
+            })
         }
     }
 
@@ -187,7 +192,10 @@ unsafe extern "C" fn on_expired(event: *mut ngx_event_t) {
         let timer = Descriptor::owner(event).cast::<Timer>();
         let mut count = 0u64;
         let size = size_of::<u64>();
-        let read = (*timer).kernel.fd().map(|fd| libc::read(fd, (&raw mut count).cast(), size));
+        let read = (*timer)
+            .kernel
+            .fd()
+            .map(|fd| libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size));
         // It was armed anew meanwhile, or disarmed.
         if read != Some(size as isize) || core::mem::take(&mut (*timer).due) == 0 {
             return;

@@ -7,6 +7,7 @@
 use core::ffi::CStr;
 use core::time::Duration;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use exec::job::{Job, User};
@@ -84,8 +85,8 @@ pub struct Running {
 
 impl Program<'_> {
     /// Starts it. What it prints, and how it ends, the helper writes to `log`. One of too many that
-    /// nobody waits for is turned away instead. The error is an errno.
-    pub fn start(self, log: Log) -> Result<Running, i32> {
+    /// nobody waits for is turned away instead.
+    pub fn start(self, log: Log) -> io::Result<Running> {
         let (status, status_end) = pipe()?;
         let (control_end, control) = pipe()?;
         // SAFETY: the descriptor is open, and the other end has flags of its own.
@@ -202,9 +203,9 @@ impl Running {
         };
         match launch.wait() {
             Ok(pid) => self.helper = pid,
-            Err(errno) => {
+            Err(error) => {
                 let (label, path) = (&self.label, launch.path().to_string_lossy());
-                log!(Log::current(), Error, errno = errno, "{label}: could not start \"{path}\"");
+                log!(Log::current(), Error, error = error, "{label}: could not start \"{path}\"");
                 self.outcome = Some(false);
             }
         }

@@ -1,6 +1,6 @@
 //! Holding the lock: recording what happens and telling it.
 
-use linux::mutex::Taken;
+use linux::mutex::{MutexError, Taken};
 use linux::process::is_gone;
 use roster::{Admission, Full, Mode, Recorded, Roster, Transaction, Transition};
 
@@ -52,7 +52,7 @@ impl<'a> LockGuard<'a> {
     /// Takes the lock if it is free.
     pub fn try_take(zone: Zone, conf: &'a Conf, log: Log) -> Option<LockGuard<'a>> {
         match zone.lock().try_take() {
-            Err(libc::EBUSY) => None,
+            Err(MutexError::Busy) => None,
             taken => match Self::enter(taken, zone, conf, log) {
                 Entry::Held(guard) => Some(guard),
                 Entry::Reserved | Entry::Failed => None,
@@ -60,7 +60,7 @@ impl<'a> LockGuard<'a> {
         }
     }
 
-    fn enter(taken: Result<Taken, i32>, zone: Zone, conf: &'a Conf, log: Log) -> Entry<'a> {
+    fn enter(taken: Result<Taken, MutexError>, zone: Zone, conf: &'a Conf, log: Log) -> Entry<'a> {
         if !is_mine(taken, zone, log) {
             return Entry::Failed;
         }
@@ -136,7 +136,7 @@ impl Drop for LockGuard<'_> {
 }
 
 /// Whether the lock was taken. What a holder that died left undone is done then.
-pub(super) fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
+pub(super) fn is_mine(taken: Result<Taken, MutexError>, zone: Zone, log: Log) -> bool {
     match taken {
         Ok(Taken::Clean) => true,
         Ok(Taken::HolderDied) => {
@@ -155,9 +155,9 @@ pub(super) fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
             true
         }
         // Told to end, which is logged where it was found.
-        Err(libc::ECANCELED) => false,
-        Err(errno) => {
-            log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
+        Err(MutexError::Cancelled) => false,
+        Err(error) => {
+            log!(log, Alert, error = error, "worker_manager: could not take the lock");
             false
         }
     }

@@ -49,7 +49,7 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
         Err(error) => log!(
             log,
             Warn,
-            errno = error.raw_os_error().unwrap_or(0),
+            error = error,
             "worker_manager: could not keep the zone that is left, workers that drain there are not seen"
         ),
     }

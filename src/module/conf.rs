@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ngx::ffi::{ngx_cycle, ngx_cycle_t, ngx_listening_t, ngx_pool_cleanup_add};
 use roster::Kind;
+use thiserror::Error;
 
 use crate::config::{Conf, On, CONF_ERROR, CONF_OK};
 use crate::lifecycle;
@@ -66,8 +67,8 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     unsafe { warn_of_stalls(cycle, conf, log) };
     match parsed(conf) {
         Ok(()) => CONF_OK,
-        Err(message) => {
-            log!(log, Emerg, "worker_manager: {message}");
+        Err(error) => {
+            log!(log, Emerg, "worker_manager: {error}");
             CONF_ERROR
         }
     }
@@ -130,18 +131,27 @@ unsafe extern "C" fn destroy(conf: *mut c_void) {
     }
 }
 
+/// What Lua code asks for that the configuration does not have.
+#[derive(Debug, Error)]
+enum ParseError {
+    #[error("resty.worker.manager needs a \"worker_manager\" block")]
+    NoBlock,
+    #[error("unknown shm `{0}'")]
+    UnknownZone(String),
+}
+
 /// The whole of the configuration has been read: what Lua code has said of a block that it came
-/// before is checked. The error is a message for the log.
-fn parsed(conf: &mut Conf) -> Result<(), String> {
+/// before is checked.
+fn parsed(conf: &mut Conf) -> Result<(), ParseError> {
     if conf.lua.vms.get(0).is_none() {
         return Ok(());
     }
     if !conf.enabled {
-        return Err("resty.worker.manager needs a \"worker_manager\" block".to_string());
+        return Err(ParseError::NoBlock);
     }
     for zone in conf.lua.zones.take() {
         if zone.as_c_str() != conf.zone_name() {
-            return Err(format!("unknown shm `{}'", zone.to_string_lossy()));
+            return Err(ParseError::UnknownZone(zone.to_string_lossy().into_owned()));
         }
     }
     while let Some(on) = conf.lua.early.pop() {

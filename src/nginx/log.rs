@@ -100,11 +100,16 @@ impl Log {
     }
 }
 
-/// Writes to a [`Log`]: `log!(log, Warn, "…")`, with errno `log!(log, Error, errno = e, "…")`.
+/// Writes to a [`Log`]: `log!(log, Warn, "…")`, with what went wrong `log!(log, Error, error = e, "…")`, of
+/// which nginx adds the errno.
 #[macro_export]
 macro_rules! log {
-    ($log:expr, $level:ident, errno = $errno:expr, $($arg:tt)+) => {
-        $log.write($crate::nginx::log::Level::$level, $errno, format_args!($($arg)+))
+    ($log:expr, $level:ident, error = $error:expr, $($arg:tt)+) => {
+        $log.write(
+            $crate::nginx::log::Level::$level,
+            $error.raw_os_error().unwrap_or(0),
+            format_args!($($arg)+),
+        )
     };
     ($log:expr, $level:ident, $($arg:tt)+) => {
         $log.write($crate::nginx::log::Level::$level, 0, format_args!($($arg)+))

@@ -8,6 +8,7 @@ use core::slice;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::cell::Cell;
+use std::io;
 
 use linux::mutex::RobustMutex;
 use memoffset::offset_of;
@@ -253,8 +254,8 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
                 (*shm_zone).data = zone.0.as_ptr().cast();
                 NGX_OK as ngx_int_t
             }
-            Err(errno) => {
-                log!(log, Emerg, errno = errno, "worker_manager: could not set up the zone");
+            Err(error) => {
+                log!(log, Emerg, error = error, "worker_manager: could not set up the zone");
                 NGX_ERROR as ngx_int_t
             }
         }
@@ -265,12 +266,13 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
 ///
 /// # Safety
 /// `pool` is a fresh slab pool.
-unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone, i32> {
+unsafe fn create(pool: *mut ngx_slab_pool_t, last_generation: u64) -> io::Result<Zone> {
     // SAFETY: a fresh pool is one run of free pages, `pfree` of them.
     unsafe {
         let bytes = (*pool).pfree * ngx_pagesize;
         let memory = ngx_slab_alloc(pool, bytes).cast::<u8>();
-        let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
+        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or_else(no_memory)?;
         // Fresh shared memory is zeros, and each page that is not touched saves a page fault. Only an
         // nginx built with NGX_DEBUG_MALLOC fills what it hands out with something else.
         if *memory != 0 {

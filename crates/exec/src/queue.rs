@@ -8,10 +8,11 @@
 //! there is no file, or the kernel knows no such locks, there is no limit.
 
 use std::ffi::{c_int, c_short};
+use std::io;
 use std::mem::size_of;
 
 use crate::job::Ticket;
-use crate::sys::{errno, monotonic, poll, pollfd};
+use crate::sys::{errno, monotonic, number, poll, pollfd};
 
 /// How many programs run that nobody awaits.
 const SLOTS: u32 = 16;
@@ -221,7 +222,7 @@ impl Queue {
     fn try_lock(self, byte: u32) -> bool {
         // POSIX leaves open which of the two it is.
         let locked = self.control(libc::F_SETLK, libc::F_WRLCK, byte);
-        !matches!(locked, Err(libc::EAGAIN | libc::EACCES))
+        !locked.is_err_and(|error| matches!(number(&error), libc::EAGAIN | libc::EACCES))
     }
 
     /// The process, other than this one, that has a byte.
@@ -230,7 +231,7 @@ impl Queue {
         (lock.l_type != libc::F_UNLCK as c_short).then_some(lock.l_pid)
     }
 
-    fn control(self, command: c_int, kind: c_int, byte: u32) -> Result<libc::flock, i32> {
+    fn control(self, command: c_int, kind: c_int, byte: u32) -> io::Result<libc::flock> {
         // SAFETY: all zeros is a valid structure.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = kind as _;
@@ -239,7 +240,7 @@ impl Queue {
         lock.l_len = 1;
         // SAFETY: a valid lock, for a command that takes one. It fails if there is no file.
         match unsafe { libc::fcntl(self.0, command, &mut lock) } {
-            -1 => Err(errno()),
+            -1 => Err(io::Error::last_os_error()),
             _ => Ok(lock),
         }
     }

@@ -3,9 +3,14 @@
 use std::ffi::c_int;
 use std::io;
 
-/// The error of the last call of libc.
+/// The errno of the last call of libc.
 pub fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    number(&io::Error::last_os_error())
+}
+
+/// The errno of an error, 0 if it is none of the kernel's.
+pub fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(0)
 }
 
 /// The monotonic clock, milliseconds.
@@ -58,18 +63,18 @@ pub fn close_all_but(kept: &[c_int]) {
 }
 
 /// A pipe that programs do not inherit, clear of the standard descriptors.
-pub fn pipe() -> Result<(c_int, c_int), i32> {
+pub fn pipe() -> io::Result<(c_int, c_int)> {
     let mut fds = [-1; 2];
     // SAFETY: there is room for two descriptors; they are ours to move.
     unsafe {
         if libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
-            return Err(errno());
+            return Err(io::Error::last_os_error());
         }
         for fd in &mut fds {
             if *fd < 3 {
                 let higher = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 3);
                 if higher == -1 {
-                    return Err(errno());
+                    return Err(io::Error::last_os_error());
                 }
                 libc::close(*fd);
                 *fd = higher;

@@ -13,6 +13,9 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, SeqCst},
 };
 use core::time::Duration;
+use std::io;
+
+use thiserror::Error;
 
 use crate::process;
 
@@ -42,6 +45,31 @@ pub enum Taken {
     Clean,
     /// Its holder died holding it. Until [`RobustMutex::mended`] is called, the next one learns it too.
     HolderDied,
+}
+
+/// Why the mutex was not taken.
+#[derive(Debug, Error)]
+pub enum MutexError {
+    /// Another thread holds it.
+    #[error("the mutex is held")]
+    Busy,
+    /// The caller did not want to wait any longer.
+    #[error("the wait for the mutex was given up")]
+    Cancelled,
+    /// libc refuses, for instance because this thread holds it already (EDEADLK).
+    #[error(transparent)]
+    Os(io::Error),
+}
+
+impl MutexError {
+    /// The errno that libc has for it.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            MutexError::Busy => Some(libc::EBUSY),
+            MutexError::Cancelled => Some(libc::ECANCELED),
+            MutexError::Os(error) => error.raw_os_error(),
+        }
+    }
 }
 
 /// Who holds the mutex.
@@ -85,8 +113,8 @@ impl RobustMutex {
         self.mutex.get().cast()
     }
 
-    /// Makes the mutex, once, before anybody else knows of it. The error is an errno.
-    pub fn create(&self) -> Result<(), i32> {
+    /// Makes the mutex, once, before anybody else knows of it.
+    pub fn create(&self) -> io::Result<()> {
         let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: init fills the attributes before any other call reads them; the mutex lies in
         // memory that is shared and large enough (asserted above).
@@ -170,25 +198,23 @@ impl RobustMutex {
         Holder::unpack(self.holder.load(Acquire))
     }
 
-    /// Takes the mutex if it is free. The error is an errno, EBUSY if it is not.
-    pub fn try_take(&self) -> Result<Taken, i32> {
+    /// Takes the mutex if it is free.
+    pub fn try_take(&self) -> Result<Taken, MutexError> {
         self.forget_namesake();
         // SAFETY: `create` has made the mutex.
-        match self.taken(unsafe { libc::pthread_mutex_trylock(self.mutex()) }) {
+        let try_lock = || unsafe { libc::pthread_mutex_trylock(self.mutex()) };
+        match try_lock() {
             // Deadlock: its holder died and had the id that this thread has now.
-            Err(libc::EBUSY | libc::EDEADLK) if self.repair() => {
-                // SAFETY: as above.
-                self.taken(unsafe { libc::pthread_mutex_trylock(self.mutex()) })
-            }
-            taken => taken,
+            libc::EBUSY | libc::EDEADLK if self.repair() => self.taken(try_lock()),
+            result => self.taken(result),
         }
     }
 
     /// Takes the mutex, asleep until it is free. `go_on` is called about every 50 ms and says whether to
-    /// wait on. The error is an errno, ECANCELED if it said no.
-    pub fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Taken, i32> {
+    /// wait on.
+    pub fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Taken, MutexError> {
         match self.try_take() {
-            Err(libc::EBUSY) => {}
+            Err(MutexError::Busy) => {}
             taken => return taken,
         }
         loop {
@@ -197,7 +223,7 @@ impl RobustMutex {
             match unsafe { libc::pthread_mutex_timedlock(self.mutex(), &until) } {
                 libc::ETIMEDOUT => {
                     if !go_on() {
-                        return Err(libc::ECANCELED);
+                        return Err(MutexError::Cancelled);
                     }
                     self.repair();
                 }
@@ -206,11 +232,13 @@ impl RobustMutex {
         }
     }
 
-    fn taken(&self, result: i32) -> Result<Taken, i32> {
+    /// What an attempt has come to, by what libc returned.
+    fn taken(&self, result: i32) -> Result<Taken, MutexError> {
         let taken = match result {
             0 => Taken::Clean,
             libc::EOWNERDEAD => Taken::HolderDied,
-            errno => return Err(errno),
+            libc::EBUSY => return Err(MutexError::Busy),
+            errno => return Err(MutexError::Os(io::Error::from_raw_os_error(errno))),
         };
         let me = Holder { tid: tid(), since_boot: now() };
         self.holder.store(me.pack(), SeqCst);
@@ -286,11 +314,12 @@ impl RobustMutex {
     }
 }
 
-fn check(result: i32) -> Result<(), i32> {
+/// The pthread functions return an errno, 0 for success.
+fn check(result: i32) -> io::Result<()> {
     if result == 0 {
         Ok(())
     } else {
-        Err(result)
+        Err(io::Error::from_raw_os_error(result))
     }
 }
 

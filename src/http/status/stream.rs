@@ -9,12 +9,13 @@ use ngx::ffi::{
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule, Request};
 use roster::Roster;
+use thiserror::Error;
 
 use super::pending::{self, PendingRequest};
 use super::respond::{self, Response};
 use super::tick::{Lines, Tick};
 use crate::nginx::clock;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Level, Log};
 use crate::nginx::zone::Zone;
 
 /// How much is sent at a time, bytes; a line more or less.
@@ -66,6 +67,17 @@ pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     NGX_DONE as ngx_int_t
 }
 
+/// Why a stream can't go on. nginx has logged what there is to log.
+#[derive(Debug, Error)]
+enum StreamError {
+    #[error("the output filters failed")]
+    Filters,
+    #[error("the request has no location")]
+    NoLocation,
+    #[error("the event loop does not wait for the client")]
+    EventLoop,
+}
+
 impl PendingRequest for Stream {
     fn is_due(&self, tick: &Tick) -> bool {
         tick.moved || tick.exiting || tick.now >= self.ping_at
@@ -73,16 +85,14 @@ impl PendingRequest for Stream {
 
     fn go_on(&mut self, r: *mut ngx_http_request_t, tick: &mut Tick) -> Option<ngx_int_t> {
         match tick.zone.filter(|_| !tick.exiting) {
-            Some(zone) => {
-                self.pump(r, zone, &mut tick.lines).err().map(|()| NGX_ERROR as ngx_int_t)
-            }
+            Some(zone) => self.pump(r, zone, &mut tick.lines).err().map(|_| NGX_ERROR as ngx_int_t),
             None => Some(self.end(r)),
         }
     }
 
     fn on_writable(&mut self, r: *mut ngx_http_request_t, zone: Option<Zone>) -> Option<ngx_int_t> {
         let zone = zone.filter(|_| !is_blocked(r))?;
-        self.pump(r, zone, &mut Lines::default()).err().map(|()| NGX_ERROR as ngx_int_t)
+        self.pump(r, zone, &mut Lines::default()).err().map(|_| NGX_ERROR as ngx_int_t)
     }
 }
 
@@ -161,7 +171,7 @@ impl Stream {
         r: *mut ngx_http_request_t,
         zone: Zone,
         lines: &mut Lines,
-    ) -> Result<(), ()> {
+    ) -> Result<(), StreamError> {
         loop {
             // What is not idle is the first piece, or one that nginx has already.
             let has = if self.is_idle() { self.fill(zone.roster(), lines) } else { !is_blocked(r) };
@@ -197,20 +207,20 @@ fn is_blocked(r: *mut ngx_http_request_t) -> bool {
 }
 
 /// Passes a chain on, null for what nginx has already; waits for the client where that is needed.
-fn send(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Result<(), ()> {
+fn send(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Result<(), StreamError> {
     // SAFETY: the request is live; its header was sent.
     unsafe {
         if ngx_http_output_filter(r, chain) == NGX_ERROR as ngx_int_t {
-            return Err(());
+            return Err(StreamError::Filters);
         }
         let write = (*(*r).connection).write;
         if is_blocked(r) {
-            let location = NgxHttpCoreModule::location_conf(&*r).ok_or(())?;
+            let location = NgxHttpCoreModule::location_conf(&*r).ok_or(StreamError::NoLocation)?;
             if (*write).timer_set() == 0 && (*write).delayed() == 0 {
                 ngx_add_timer(write, location.send_timeout);
             }
             if ngx_handle_write_event(write, location.send_lowat) != NGX_OK as ngx_int_t {
-                return Err(());
+                return Err(StreamError::EventLoop);
             }
         } else if (*write).timer_set() != 0 {
             ngx_del_timer(write);
@@ -228,7 +238,7 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
             (*connection).set_timedout(1);
             // As nginx's own writer says it.
             let log = Log::from_ptr((*connection).log);
-            log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
+            log.write(Level::Info, libc::ETIMEDOUT, format_args!("client timed out"));
             pending::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
             return;
         }

@@ -96,7 +96,7 @@ impl Call {
             log!(
                 log,
                 Error,
-                "worker_manager: {} {}: {} failed with {rc}",
+                "{} {}: {} failed with {rc}",
                 event.kind.name(),
                 event.id(),
                 self.name

@@ -122,7 +122,7 @@ impl EventLog {
                 log,
                 Error,
                 error = error,
-                "worker_manager: could not write to \"{name}\", events are missing there from now on"
+                "could not write to \"{name}\", events are missing there from now on"
             );
         }
     }
@@ -205,11 +205,7 @@ fn progress(roster: Roster<'_>, seq: u64, target: &Target) -> LogProgress {
 fn written(roster: Roster<'_>, seq: u64, log: Log) {
     let lost = roster.log_written(seq);
     if lost > 0 {
-        log!(
-            log,
-            Notice,
-            "worker_manager: the event log is written again, {lost} lines are lost so far"
-        );
+        log!(log, Notice, "the event log is written again, {lost} lines are lost so far");
     }
 }
 

@@ -53,7 +53,7 @@ impl Exec {
         roster: Roster<'_>,
         log: Log,
     ) -> Option<Running> {
-        let label = format!("worker_manager: {} {}", event.kind.name(), event.id());
+        let label = format!("{} {}", event.kind.name(), event.id());
         match self.start(&label, event, context, roster, log) {
             Ok(running) => Some(running),
             Err(error) => {

@@ -142,7 +142,7 @@ impl Handler {
                 log!(
                     log,
                     Error,
-                    "worker_manager: {} {}: {}",
+                    "{} {}: {}",
                     event.kind.name(),
                     event.id(),
                     text.to_string_lossy()

@@ -17,7 +17,7 @@ use ngx::ffi::{ngx_pid, ngx_use_stderr};
 use roster::Kind;
 
 use crate::nginx::clock;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Log, PREFIX};
 use crate::nginx::process;
 
 mod fd;
@@ -48,7 +48,7 @@ pub struct Program<'a> {
     pub envp: Vec<CString>,
     /// How long it may run.
     pub timeout: Duration,
-    /// What begins each line in the log.
+    /// What begins each line in the log, after the prefix of the module.
     pub label: String,
     /// Whom it runs as, if not as this process.
     pub user: Option<User>,
@@ -107,7 +107,7 @@ impl Program<'_> {
             console: use_stderr && awaited,
             logs,
             user: self.user,
-            label: self.label.clone(),
+            label: format!("{PREFIX}{}", self.label),
             argv: self.argv,
         };
         let mut running = Running {
@@ -126,7 +126,7 @@ impl Program<'_> {
         if ticket == Some(None) {
             // The log tells of the first only, until one is started again.
             if node::turn_away() == 0 {
-                log!(log, Warn, "{}: {} {TURNED_AWAY}", job.label, job.name());
+                log!(log, Warn, "{}: {} {TURNED_AWAY}", running.label, job.name());
             }
             running.outcome = Some(false);
             return Ok(running);
@@ -152,11 +152,7 @@ impl Program<'_> {
             let count = node::started(ticket);
             if count > 0 {
                 let programs = if count == 1 { "program" } else { "programs" };
-                log!(
-                    log,
-                    Warn,
-                    "worker_manager: {count} {programs} not started, since too many waited"
-                );
+                log!(log, Warn, "{count} {programs} not started, since too many waited");
             }
         }
         Ok(running)

@@ -68,12 +68,12 @@ impl<'a> LockGuard<'a> {
         match roster.admit(clock::monotonic(), |r| is_gone(r.pid, r.since_boot)) {
             Admission::Granted => {}
             Admission::Orphaned(pid) => {
-                log!(log, Warn, "worker_manager: process {pid} died holding the lock, going on");
+                log!(log, Warn, "process {pid} died holding the lock, going on");
             }
             Admission::Expired(pid) => log!(
                 log,
                 Warn,
-                "worker_manager: process {pid} does not come back to the event that it was \
+                "process {pid} does not come back to the event that it was \
                  telling, going on"
             ),
             Admission::Reserved => {
@@ -143,21 +143,16 @@ pub(super) fn is_mine(taken: Result<Taken, MutexError>, zone: Zone, log: Log) ->
             let roster = zone.roster();
             let recovery = roster.recover();
             zone.lock().mended();
-            log!(
-                log,
-                Warn,
-                "worker_manager: process {} died holding the lock, going on",
-                roster.holder()
-            );
+            log!(log, Warn, "process {} died holding the lock, going on", roster.holder());
             if recovery.corrected > 0 {
-                log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);
+                log!(log, Alert, "{} counts were wrong", recovery.corrected);
             }
             true
         }
         // Told to end, which is logged where it was found.
         Err(MutexError::Cancelled) => false,
         Err(error) => {
-            log!(log, Alert, error = error, "worker_manager: could not take the lock");
+            log!(log, Alert, error = error, "could not take the lock");
             false
         }
     }

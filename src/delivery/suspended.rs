@@ -71,7 +71,7 @@ impl<'a> Suspended<'a> {
         if !taken || !transaction.resume(roster, process::pid()) {
             if taken {
                 zone.lock().release();
-                log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
+                log!(log, Notice, "others have gone on with the event meanwhile");
             }
             if let Some(program) = program {
                 detached::adopt(program, zone);

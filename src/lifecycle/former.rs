@@ -50,7 +50,7 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
             log,
             Warn,
             error = error,
-            "worker_manager: could not keep the zone that is left, workers that drain there are not seen"
+            "could not keep the zone that is left, workers that drain there are not seen"
         ),
     }
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::config::{Conf, On, CONF_ERROR, CONF_OK};
 use crate::lifecycle;
 use crate::monitor;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Level, Log};
 use crate::nginx::{module, process, zone};
 
 /// nginx's `create_conf`: one configuration for a cycle, freed with the cycle's pool.
@@ -42,10 +42,12 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     let (conf, log) = unsafe { (&mut *conf.cast::<Conf>(), Log::of(cycle)) };
     conf.parsed.set(true);
     if let Some(place) = conf.status.get().filter(|_| !conf.enabled) {
-        log!(
-            log,
-            Emerg,
-            "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+        log.write(
+            Level::Emerg,
+            0,
+            format_args!(
+                "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+            ),
         );
         return CONF_ERROR;
     }
@@ -55,10 +57,12 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
         let workers = unsafe { process::worker_processes(cycle, process::load(cycle)) };
         if let Some(shortage) = zone::shortage(conf.zone_size(), workers as usize) {
             let (name, place) = (conf.zone_name().to_string_lossy(), &conf.place);
-            log!(
-                log,
-                Emerg,
-                "zone \"{name}\" is too small for {workers} workers: {shortage} in {place}"
+            log.write(
+                Level::Emerg,
+                0,
+                format_args!(
+                    "zone \"{name}\" is too small for {workers} workers: {shortage} in {place}"
+                ),
             );
             return CONF_ERROR;
         }
@@ -68,7 +72,7 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     match parsed(conf) {
         Ok(()) => CONF_OK,
         Err(error) => {
-            log!(log, Emerg, "worker_manager: {error}");
+            log!(log, Emerg, "{error}");
             CONF_ERROR
         }
     }
@@ -90,12 +94,14 @@ unsafe fn warn_of_stalls(cycle: *const ngx_cycle_t, conf: &Conf, log: Log) {
     }
     let stalls = |on: &&On| on.matches(Kind::WorkerStart) && on.callback.is_awaited_program();
     for on in conf.callbacks.iter().filter(stalls) {
-        log!(
-            log,
-            Warn,
+        log.write(
+            Level::Warn,
+            0,
+            format_args!(
             "\"on\" directive makes clients of \"reuseport\" sockets wait for its program at every \
              reload, \"exec_nowait\" does not, in {}",
             on.place
+        ),
         );
     }
 }

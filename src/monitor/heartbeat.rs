@@ -65,7 +65,7 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     // SAFETY: a plain global. ngx_event_process_init makes the tree; it ran before this module's
     // init_process, which comes after those of the event modules.
     if unsafe { ngx_event_timer_rbtree.root.is_null() } {
-        log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
+        log!(log, Alert, "no event loop yet, this worker has no heartbeat");
         return;
     }
     let now = clock::monotonic();
@@ -374,7 +374,7 @@ fn scan(member: Member, now: u64, closely: Scan) {
         log!(
             log,
             Warn,
-            "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
+            "worker {} missed its heartbeat, the last was {} ms ago",
             w.pid,
             now.saturating_sub(w.beat)
         );
@@ -387,7 +387,7 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     let slot = me.slot;
     let mut transitions = Vec::new();
     if me.hung {
-        log!(log, Notice, "worker_manager: this worker was hung and goes on");
+        log!(log, Notice, "this worker was hung and goes on");
     }
     let draining = drain::is_due(now).then(|| drain::untold_draining(me, stopping)).flatten();
     if let Some(draining) = draining {

@@ -234,7 +234,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
                 log!(
                     log,
                     Emerg,
-                    "worker_manager: the zone was laid out by another version of the module, \
+                    "the zone was laid out by another version of the module, \
                      give it another name or size"
                 );
                 return NGX_ERROR as ngx_int_t;
@@ -247,7 +247,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
                     log!(
                         log,
                         Warn,
-                        "worker_manager: could not find out how libc lays out a robust mutex, a process that \
+                        "could not find out how libc lays out a robust mutex, a process that \
                          dies holding the lock may keep it if its memory is reaped before it exits"
                     );
                 }
@@ -255,7 +255,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
                 NGX_OK as ngx_int_t
             }
             Err(error) => {
-                log!(log, Emerg, error = error, "worker_manager: could not set up the zone");
+                log!(log, Emerg, error = error, "could not set up the zone");
                 NGX_ERROR as ngx_int_t
             }
         }

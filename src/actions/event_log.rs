@@ -157,7 +157,7 @@ impl EventLog {
             let mut stat = mem::zeroed::<libc::stat>();
             libc::fstat(fd, &mut stat) == 0
                 && stat.st_size >= n as libc::off_t
-                && libc::ftruncate(fd, stat.st_size - n as libc::off_t) == 0
+                && libc::ftruncate(fd, stat.st_size.saturating_sub(n as libc::off_t)) == 0
         }
     }
 
@@ -237,8 +237,8 @@ fn date(time: i64) -> String {
     };
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        tm.tm_year + 1900,
-        tm.tm_mon + 1,
+        tm.tm_year.saturating_add(1900),
+        tm.tm_mon.saturating_add(1),
         tm.tm_mday,
         tm.tm_hour,
         tm.tm_min,

@@ -304,6 +304,6 @@ impl Running {
         // goes with it.
         unsafe { libc::kill(self.helper, libc::SIGKILL) };
         self.killed = true;
-        self.overdue = now + GRACE_MS;
+        self.overdue = now.saturating_add(GRACE_MS);
     }
 }

@@ -117,15 +117,15 @@ fn become_program(argv: &[*const c_char], helper: libc::pid_t, output: c_int, er
         libc::dup2(output, 2);
         // All others; `error` closes itself when the program begins.
         if error > 3 {
-            close_range(3, error - 1);
+            close_range(3, error.saturating_sub(1));
         }
-        close_range(error + 1, c_int::MAX);
+        close_range(error.saturating_add(1), c_int::MAX);
         // nginx's daemon() sets 0, which no program expects.
         libc::umask(0o022);
         let mut none: libc::sigset_t = zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
-        libc::execve(argv[0], argv.as_ptr(), environ);
+        libc::execve(argv.first().copied().unwrap_or(ptr::null()), argv.as_ptr(), environ);
     }
     fail(true)
 }
@@ -140,7 +140,7 @@ fn watch(
     output: c_int,
     error: c_int,
 ) -> bool {
-    let mut text = Output::new(job.label.len() + job.name().len());
+    let mut text = Output::new(job.label.len().saturating_add(job.name().len()));
     let mut killed = false;
     let mut fds = [pollfd(signals), pollfd(output), pollfd(job.control.unwrap_or(-1))];
     loop {
@@ -172,8 +172,8 @@ fn watch(
         }
         kill(pid);
         killed = true;
-        deadline = monotonic() + GRACE;
-        // Whoever has died stays dead: that must not end poll again.
+        deadline = monotonic().saturating_add(GRACE);
+        // The process that awaited it stays dead: that must not end poll again.
         fds[2] = pollfd(-1);
         if abandoned {
             say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
@@ -215,7 +215,7 @@ fn tell(job: &Job, line: Line<'_>) {
 fn kill(pid: libc::pid_t) {
     // SAFETY: the group is the program's own: it was not reaped yet, so its number is not reused.
     unsafe {
-        libc::kill(-pid, libc::SIGKILL);
+        libc::kill(pid.wrapping_neg(), libc::SIGKILL);
         libc::kill(pid, libc::SIGKILL);
     }
 }

@@ -18,7 +18,7 @@ pub fn monotonic() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the time; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    (now.tv_sec as u64).saturating_mul(1000).saturating_add(now.tv_nsec as u64 / 1_000_000)
 }
 
 /// Closes a range of descriptors.
@@ -55,9 +55,9 @@ pub fn close_all_but(kept: &[c_int]) {
     let mut first = 3;
     for fd in kept {
         if fd > first {
-            close_range(first, fd - 1);
+            close_range(first, fd.saturating_sub(1));
         }
-        first = first.max(fd + 1);
+        first = first.max(fd.saturating_add(1));
     }
     close_range(first, c_int::MAX);
 }

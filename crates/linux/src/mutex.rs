@@ -105,6 +105,9 @@ struct RobustListHead {
 
 impl RobustMutex {
     const SIZE: usize = 64;
+    /// The size of a word, as which it is aligned, and where in the mutex one may lie at the furthest.
+    const WORD: usize = size_of::<u32>();
+    const LAST_WORD: usize = Self::SIZE - Self::WORD;
     /// How long a waiter sleeps at a time. A wake-up that got lost with a dying process, or a holder
     /// whose robust list did, delays nobody for longer.
     pub const SLICE: Duration = Duration::from_millis(50);
@@ -163,11 +166,11 @@ impl RobustMutex {
                 let word = entry.wrapping_add_signed((*head).futex_offset as isize);
                 offset = word.wrapping_sub(self.mutex() as usize);
             }
-            let fits = offset <= Self::SIZE - size_of::<u32>() && offset % size_of::<u32>() == 0;
+            let fits = offset <= Self::LAST_WORD && offset % Self::WORD == 0;
             let held = fits && self.word_at(offset).load(Acquire) == tid() as u32;
             libc::pthread_mutex_unlock(self.mutex());
             if held && self.word_at(offset).load(Acquire) == 0 {
-                offset as u32 + 1
+                (offset as u32).saturating_add(1)
             } else {
                 0
             }
@@ -184,7 +187,7 @@ impl RobustMutex {
     fn word(&self) -> Option<&AtomicU32> {
         let offset = self.word.load(Relaxed).checked_sub(1)? as usize;
         // SAFETY: `find_word` has found it there.
-        (offset <= Self::SIZE - size_of::<u32>()).then(|| unsafe { self.word_at(offset) })
+        (offset <= Self::LAST_WORD).then(|| unsafe { self.word_at(offset) })
     }
 
     /// Whether a mutex whose holder's robust list is lost can be freed: where the word lies that the
@@ -338,15 +341,16 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
 /// Milliseconds since boot, sleep included, as the start times in /proc.
 fn now() -> u64 {
     let time = clock(libc::CLOCK_BOOTTIME);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    (time.tv_sec as u64).saturating_mul(1000).saturating_add(time.tv_nsec as u64 / 1_000_000)
 }
 
 /// `pthread_mutex_timedlock` knows only the wall clock (the monotonic variant is not in musl). A
 /// step of that clock makes one wait shorter or longer; the mutex itself wakes its waiters.
 fn deadline(after: Duration) -> libc::timespec {
     let mut time = clock(libc::CLOCK_REALTIME);
-    let nanoseconds = time.tv_nsec as u64 + u64::from(after.subsec_nanos());
-    time.tv_sec += after.as_secs() as libc::time_t + (nanoseconds / 1_000_000_000) as libc::time_t;
+    let nanoseconds = (time.tv_nsec as u64).saturating_add(u64::from(after.subsec_nanos()));
+    let seconds = after.as_secs().saturating_add(nanoseconds / 1_000_000_000);
+    time.tv_sec = time.tv_sec.saturating_add(seconds as libc::time_t);
     time.tv_nsec = (nanoseconds % 1_000_000_000) as _;
     time
 }

@@ -31,7 +31,9 @@ pub unsafe fn execve(
     envp: *const *const c_char,
 ) -> i32 {
     // SAFETY: the caller vouches for the strings.
-    unsafe { -call(libc::SYS_execve, [path as usize, argv as usize, envp as usize, 0]) as i32 }
+    let result =
+        unsafe { call(libc::SYS_execve, [path as usize, argv as usize, envp as usize, 0]) };
+    result.wrapping_neg() as i32
 }
 
 /// Lets a descriptor stay open over `execve()`.

@@ -107,7 +107,7 @@ impl Command {
         }
         let launch = Launch { birth, between: between.max(0) as libc::pid_t, was_killed: false };
         if between < 0 {
-            return Err(io::Error::from_raw_os_error(-between as i32));
+            return Err(io::Error::from_raw_os_error(between.wrapping_neg() as i32));
         }
         Ok(launch)
     }
@@ -177,7 +177,7 @@ impl Drop for Launch {
 /// The end of a stack, which grows down.
 fn stack(birth: *mut Birth, index: usize) -> *mut c_void {
     // SAFETY: within the Birth, which lives; `index` is 0 or 1.
-    unsafe { (&raw mut (*birth).stacks).cast::<Stack>().add(index + 1).cast() }
+    unsafe { (&raw mut (*birth).stacks).cast::<Stack>().add(index.saturating_add(1)).cast() }
 }
 
 /// Makes the helper. Runs in the memory of nginx's process.
@@ -194,7 +194,7 @@ unsafe extern "C" fn go_between(birth: *mut c_void) -> c_int {
         let result = raw::clone(flags, stack(birth, 1), become_helper, birth.cast());
         let mut pid = 0;
         if result < 0 {
-            (*birth).errno.store(-result as i32, Ordering::Release);
+            (*birth).errno.store(result.wrapping_neg() as i32, Ordering::Release);
         } else if (*birth).errno.load(Ordering::Acquire) != 0 {
             raw::wait(result as i32);
         } else {

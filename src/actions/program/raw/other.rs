@@ -24,7 +24,7 @@ pub unsafe fn clone(
     let main: extern "C" fn(*mut c_void) -> c_int = unsafe { core::mem::transmute(main) };
     // SAFETY: the caller vouches for the stack and the function.
     match unsafe { libc::clone(main, stack, flags, argument) } {
-        -1 => -(errno() as isize),
+        -1 => (errno() as isize).wrapping_neg(),
         pid => pid as isize,
     }
 }
@@ -47,7 +47,7 @@ pub unsafe fn call(number: c_long, arguments: [usize; 4]) -> isize {
     let [a, b, c, d] = arguments;
     // SAFETY: the caller vouches for it.
     match unsafe { libc::syscall(number, a, b, c, d) } {
-        -1 => -(errno() as isize),
+        -1 => (errno() as isize).wrapping_neg(),
         result => result as isize,
     }
 }

@@ -17,11 +17,6 @@
 #[macro_use]
 mod nginx;
 
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "some sites are left, with small constants and indexes that were checked before"
-)]
 mod actions;
 mod config;
 mod delivery;

@@ -96,7 +96,7 @@ impl Call {
             log!(
                 log,
                 Error,
-                "worker_manager: {} {}: {} failed with {rc}",
+                "{} {}: {} failed with {rc}",
                 event.kind.name(),
                 event.id(),
                 self.name
@@ -166,10 +166,10 @@ impl Text {
 impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // One byte stays zero, for the end.
-        let room = self.bytes.len() - 1 - self.used;
-        let n = text.len().min(room);
-        self.bytes[self.used..self.used + n].copy_from_slice(&text.as_bytes()[..n]);
-        self.used += n;
+        let end = self.bytes.len().saturating_sub(1);
+        let room = self.bytes.get_mut(self.used..end).unwrap_or_default();
+        room.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
+        self.used = self.used.saturating_add(text.len()).min(end);
         Ok(())
     }
 }

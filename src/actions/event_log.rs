@@ -101,12 +101,19 @@ impl EventLog {
         }
         failpoint(event.kind, "logging");
 
-        let (n, errno) = if target == Target::Busy { (-1, libc::EAGAIN) } else { self.put(&line) };
+        let put = match target {
+            Target::Busy => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            Target::File(..) | Target::Stream => self.put(&line),
+        };
         failpoint(event.kind, "logged");
-        if usize::try_from(n) == Ok(line.len()) {
-            written(roster, event.seq, log);
-            return;
-        }
+        let (n, error) = match put {
+            Ok(n) if n == line.len() => {
+                written(roster, event.seq, log);
+                return;
+            }
+            Ok(n) => (n, io::ErrorKind::WriteZero.into()),
+            Err(error) => (0, error),
+        };
         // What was torn before still is.
         let torn = (n > 0 && !self.take_back(n)) || torn;
         if roster.log_failed(event.seq, torn) {
@@ -114,28 +121,31 @@ impl EventLog {
             log!(
                 log,
                 Error,
-                errno = errno,
-                "worker_manager: could not write to \"{name}\", events are missing there from now on"
+                error = error,
+                "could not write to \"{name}\", events are missing there from now on"
             );
         }
     }
 
-    /// Writes it in one piece, so that nobody else's line comes in between. Returns what `write`
-    /// does, and an errno.
-    fn put(&self, line: &str) -> (isize, i32) {
+    /// Writes it in one piece, so that nobody else's line comes in between. How many bytes of it
+    /// had room.
+    fn put(&self, line: &str) -> io::Result<usize> {
         loop {
             // SAFETY: the file is open for as long as the cycle lives, and the text is valid.
             let n = unsafe { libc::write((*self.file).fd, line.as_ptr().cast(), line.len()) };
-            let errno = io::Error::last_os_error().raw_os_error().filter(|_| n < 0).unwrap_or(0);
-            if errno != libc::EINTR {
-                return (n, errno);
+            if let Ok(n) = usize::try_from(n) {
+                return Ok(n);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
     }
 
     /// Takes back the part of a line that had room. Who writes the next line may do so to another
     /// file, as after USR1, and leave this one to be gone on with in the middle of a line.
-    fn take_back(&self, n: isize) -> bool {
+    fn take_back(&self, n: usize) -> bool {
         if self.is_stderr() {
             // Others write there too, and at a place of their own.
             return false;
@@ -147,7 +157,7 @@ impl EventLog {
             let mut stat = mem::zeroed::<libc::stat>();
             libc::fstat(fd, &mut stat) == 0
                 && stat.st_size >= n as libc::off_t
-                && libc::ftruncate(fd, stat.st_size - n as libc::off_t) == 0
+                && libc::ftruncate(fd, stat.st_size.saturating_sub(n as libc::off_t)) == 0
         }
     }
 
@@ -195,11 +205,7 @@ fn progress(roster: Roster<'_>, seq: u64, target: &Target) -> LogProgress {
 fn written(roster: Roster<'_>, seq: u64, log: Log) {
     let lost = roster.log_written(seq);
     if lost > 0 {
-        log!(
-            log,
-            Notice,
-            "worker_manager: the event log is written again, {lost} lines are lost so far"
-        );
+        log!(log, Notice, "the event log is written again, {lost} lines are lost so far");
     }
 }
 
@@ -231,8 +237,8 @@ fn date(time: i64) -> String {
     };
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        tm.tm_year + 1900,
-        tm.tm_mon + 1,
+        tm.tm_year.saturating_add(1900),
+        tm.tm_mon.saturating_add(1),
         tm.tm_mday,
         tm.tm_hour,
         tm.tm_min,

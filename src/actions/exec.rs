@@ -2,10 +2,12 @@
 //! `program`.
 
 use std::ffi::{CStr, CString};
+use std::io;
 
 use exec::job::User;
 use ngx::ffi::ngx_cycle_t;
 use roster::{Event, Field, Roster, Template};
+use thiserror::Error;
 
 use super::context::ActionContext;
 use super::program::{Program, Running};
@@ -22,6 +24,26 @@ pub struct Exec {
     pub awaited: bool,
 }
 
+/// Why a program was not started.
+#[derive(Debug, Error)]
+enum ExecError {
+    /// The configuration has no helper to start it.
+    #[error("could not start \"{0}\"")]
+    NoHelper(String),
+    /// Its helper, which has this path, could not be started.
+    #[error("could not start \"{0}\"")]
+    Helper(String, #[source] io::Error),
+}
+
+impl ExecError {
+    fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            ExecError::NoHelper(_) => Some(libc::ENOENT),
+            ExecError::Helper(_, error) => error.raw_os_error(),
+        }
+    }
+}
+
 impl Exec {
     /// Starts it.
     pub fn run(
@@ -31,18 +53,17 @@ impl Exec {
         roster: Roster<'_>,
         log: Log,
     ) -> Option<Running> {
-        let label = format!("worker_manager: {} {}", event.kind.name(), event.id());
+        let label = format!("{} {}", event.kind.name(), event.id());
         match self.start(&label, event, context, roster, log) {
             Ok(running) => Some(running),
-            Err((errno, what)) => {
-                log!(log, Error, errno = errno, "{label}: could not start \"{what}\"");
+            Err(error) => {
+                log!(log, Error, error = error, "{label}: {error}");
                 roster.callback_failed(event.kind);
                 None
             }
         }
     }
 
-    /// The error is an errno, and what could not be started.
     fn start(
         &self,
         label: &str,
@@ -50,9 +71,9 @@ impl Exec {
         context: ActionContext<'_>,
         roster: Roster<'_>,
         log: Log,
-    ) -> Result<Running, (i32, String)> {
+    ) -> Result<Running, ExecError> {
         let text = |path: &CStr| path.to_string_lossy().into_owned();
-        let helper = context.helper.ok_or_else(|| (libc::ENOENT, text(&self.path)))?;
+        let helper = context.helper.ok_or_else(|| ExecError::NoHelper(text(&self.path)))?;
         let mut argv = vec![self.path.clone()];
         // No field's text has a zero byte, nor has the template's: checked when it was read.
         argv.extend(
@@ -74,7 +95,7 @@ impl Exec {
             ticket: (!is_awaited).then(|| roster.next_program()),
             kind: event.kind,
         };
-        program.start(log).map_err(|errno| (errno, text(helper)))
+        program.start(log).map_err(|error| ExecError::Helper(text(helper), error))
     }
 }
 

@@ -39,7 +39,7 @@ impl Vms {
             vm.get().is_none_or(|known| known.state == lua.state)
         };
         let number = self.0.iter().position(is_its)?;
-        self.0[number].set(Some(lua));
+        self.0.get(number)?.set(Some(lua));
         Some(number)
     }
 }
@@ -142,7 +142,7 @@ impl Handler {
                 log!(
                     log,
                     Error,
-                    "worker_manager: {} {}: {}",
+                    "{} {}: {}",
                     event.kind.name(),
                     event.id(),
                     text.to_string_lossy()

@@ -5,18 +5,20 @@
 //! itself, and how it ended to a pipe.
 
 use core::ffi::CStr;
+use core::mem;
 use core::time::Duration;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use exec::job::{Job, User};
+use exec::job::{self, Job, Ticket, User};
 use exec::status::{FAILED, PROTOCOL, SUCCEEDED};
 use exec::TURNED_AWAY;
 use ngx::ffi::{ngx_pid, ngx_use_stderr};
 use roster::Kind;
 
 use crate::nginx::clock;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Log, PREFIX};
 use crate::nginx::process;
 
 mod fd;
@@ -47,7 +49,7 @@ pub struct Program<'a> {
     pub envp: Vec<CString>,
     /// How long it may run.
     pub timeout: Duration,
-    /// What begins each line in the log.
+    /// What begins each line in the log, after the prefix of the module.
     pub label: String,
     /// Whom it runs as, if not as this process.
     pub user: Option<User>,
@@ -84,85 +86,109 @@ pub struct Running {
 
 impl Program<'_> {
     /// Starts it. What it prints, and how it ends, the helper writes to `log`. One of too many that
-    /// nobody waits for is turned away instead. The error is an errno.
-    pub fn start(self, log: Log) -> Result<Running, i32> {
+    /// nobody waits for is turned away instead.
+    pub fn start(mut self, log: Log) -> io::Result<Running> {
         let (status, status_end) = pipe()?;
         let (control_end, control) = pipe()?;
         // SAFETY: the descriptor is open, and the other end has flags of its own.
         unsafe { libc::fcntl(status.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        let (timeout, awaited) = (self.timeout.as_millis() as u64, self.ticket.is_none());
+        let awaited = self.ticket.is_none();
         let ticket = self.ticket.map(node::ticket);
         let (logs, _sockets) = logs::of(log);
-        // SAFETY: plain globals. nginx sets the latter to 0 before it serves.
-        let (pid, use_stderr) = unsafe { (ngx_pid, ngx_use_stderr != 0) };
-        let job = Job {
-            status: status_end.as_raw_fd(),
-            control: awaited.then(|| control_end.as_raw_fd()),
-            queue: node::queue(),
-            node: node::ends().filter(|_| !awaited),
-            ticket: ticket.flatten(),
-            timeout,
-            pid,
-            console: use_stderr && awaited,
-            logs,
-            user: self.user,
-            label: self.label.clone(),
-            argv: self.argv,
-        };
-        let mut running = Running {
-            owner: process::pid(),
-            helper: 0,
-            launch: None,
-            status,
-            control: awaited.then_some(control),
-            overdue: clock::monotonic().saturating_add(timeout).saturating_add(OVERDUE_MS),
-            killed: false,
-            label: self.label,
-            kind: self.kind,
-            greeted: false,
-            outcome: None,
-        };
+        let mut running = Running::new(&self, status, awaited.then_some(control));
+        let (helper, envp) = (self.helper.to_owned(), mem::take(&mut self.envp));
+        let job = self.into_job(&status_end, &control_end, logs, ticket.flatten());
         if ticket == Some(None) {
             // The log tells of the first only, until one is started again.
             if node::turn_away() == 0 {
-                log!(log, Warn, "{}: {} {TURNED_AWAY}", job.label, job.name());
+                log!(log, Warn, "{}: {} {TURNED_AWAY}", running.label, job.name());
             }
             running.outcome = Some(false);
             return Ok(running);
         }
         let title = format!("nginx: worker_manager exec {}", job.name());
-        let command = Command {
-            path: self.helper.to_owned(),
+        running.launch(Command {
+            path: helper,
             argv: job.arguments(&title),
-            envp: self.envp,
+            envp,
             kept: job.descriptors(),
             note: job.ticket.map(node::note),
-        };
-        // A worker may serve: it does not stand still for a program that nobody waits for. A master may
-        // fork, or unload this module, so there nothing runs beside it.
-        let beside = !awaited && process::is_worker();
-        let mut launch = command.launch(beside)?;
-        if beside {
-            running.launch = Some(launch);
-        } else {
-            running.helper = launch.wait()?;
-        }
+        })?;
         if let Some(ticket) = job.ticket {
             let count = node::started(ticket);
             if count > 0 {
                 let programs = if count == 1 { "program" } else { "programs" };
-                log!(
-                    log,
-                    Warn,
-                    "worker_manager: {count} {programs} not started, since too many waited"
-                );
+                log!(log, Warn, "{count} {programs} not started, since too many waited");
             }
         }
         Ok(running)
     }
+
+    /// What its helper is to do, to which these ends of two pipes belong.
+    fn into_job(
+        self,
+        status: &OwnedFd,
+        control: &OwnedFd,
+        logs: Vec<job::Log>,
+        ticket: Option<Ticket>,
+    ) -> Job {
+        let awaited = self.ticket.is_none();
+        // SAFETY: plain globals. nginx sets the latter to 0 before it serves.
+        let (pid, use_stderr) = unsafe { (ngx_pid, ngx_use_stderr != 0) };
+        Job {
+            status: status.as_raw_fd(),
+            control: awaited.then(|| control.as_raw_fd()),
+            queue: node::queue(),
+            node: node::ends().filter(|_| !awaited),
+            ticket,
+            timeout: milliseconds(self.timeout),
+            pid,
+            console: use_stderr && awaited,
+            logs,
+            user: self.user,
+            label: format!("{PREFIX}{}", self.label),
+            argv: self.argv,
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Running {
+    /// What is known of a program before it is started, with this process's ends of its pipes.
+    fn new(program: &Program<'_>, status: OwnedFd, control: Option<OwnedFd>) -> Running {
+        let overdue = clock::monotonic().saturating_add(milliseconds(program.timeout));
+        Running {
+            owner: process::pid(),
+            helper: 0,
+            launch: None,
+            status,
+            control,
+            overdue: overdue.saturating_add(OVERDUE_MS),
+            killed: false,
+            label: program.label.clone(),
+            kind: program.kind,
+            greeted: false,
+            outcome: None,
+        }
+    }
+
+    /// Starts its helper.
+    fn launch(&mut self, command: Command) -> io::Result<()> {
+        // A worker may serve: it does not stand still for a program that nobody waits for. A master may
+        // fork, or unload this module, so there nothing runs beside it.
+        let beside = !self.is_awaited() && process::is_worker();
+        let mut launch = command.launch(beside)?;
+        if beside {
+            self.launch = Some(launch);
+        } else {
+            self.helper = launch.wait()?;
+        }
+        Ok(())
+    }
+
     /// Whether this process waits for it.
     pub fn is_awaited(&self) -> bool {
         self.control.is_some()
@@ -202,9 +228,9 @@ impl Running {
         };
         match launch.wait() {
             Ok(pid) => self.helper = pid,
-            Err(errno) => {
+            Err(error) => {
                 let (label, path) = (&self.label, launch.path().to_string_lossy());
-                log!(Log::current(), Error, errno = errno, "{label}: could not start \"{path}\"");
+                log!(Log::current(), Error, error = error, "{label}: could not start \"{path}\"");
                 self.outcome = Some(false);
             }
         }
@@ -278,6 +304,6 @@ impl Running {
         // goes with it.
         unsafe { libc::kill(self.helper, libc::SIGKILL) };
         self.killed = true;
-        self.overdue = now + GRACE_MS;
+        self.overdue = now.saturating_add(GRACE_MS);
     }
 }

@@ -31,7 +31,7 @@ impl Dispatcher<'_> {
         log!(
             self.log,
             Warn,
-            "worker_manager: {label} did not finish, its process died: callback {begun} of \
+            "{label} did not finish, its process died: callback {begun} of \
              generation {generation} was interrupted at {} {}",
             event.kind.name(),
             event.id()
@@ -117,16 +117,16 @@ impl Host for Dispatcher<'_> {
             Report::NotDispatched(event) => log!(
                 self.log,
                 Notice,
-                "worker_manager: {} {} was not told yet, telling it now",
+                "{} {} was not told yet, telling it now",
                 event.kind.name(),
                 event.id()
             ),
             Report::Interrupted(pending) => self.report_interrupted(pending),
             Report::Unreadable => {
-                log!(self.log, Alert, "worker_manager: an event in the zone is unreadable");
+                log!(self.log, Alert, "an event in the zone is unreadable");
             }
             Report::Refused(transition, full) => {
-                log!(self.log, Alert, "worker_manager: {transition:?} can't be recorded: {full}");
+                log!(self.log, Alert, "{transition:?} can't be recorded: {full}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Holding the lock: recording what happens and telling it.
 
-use linux::mutex::Taken;
+use linux::mutex::{MutexError, Taken};
 use linux::process::is_gone;
 use roster::{Admission, Full, Mode, Recorded, Roster, Transaction, Transition};
 
@@ -57,7 +57,7 @@ impl<'a> LockGuard<'a> {
     /// Takes the lock if it is free.
     pub fn try_take(zone: Zone<'a>, conf: &'a Conf, log: Log<'a>) -> Option<LockGuard<'a>> {
         match zone.lock().try_take() {
-            Err(libc::EBUSY) => None,
+            Err(MutexError::Busy) => None,
             taken => match Self::enter(taken, zone, conf, log) {
                 Entry::Held(guard) => Some(guard),
                 Entry::Reserved | Entry::Failed => None,
@@ -65,7 +65,12 @@ impl<'a> LockGuard<'a> {
         }
     }
 
-    fn enter(taken: Result<Taken, i32>, zone: Zone<'a>, conf: &'a Conf, log: Log<'a>) -> Entry<'a> {
+    fn enter(
+        taken: Result<Taken, MutexError>,
+        zone: Zone<'a>,
+        conf: &'a Conf,
+        log: Log<'a>,
+    ) -> Entry<'a> {
         if !is_mine(taken, zone, log) {
             return Entry::Failed;
         }
@@ -73,12 +78,12 @@ impl<'a> LockGuard<'a> {
         match roster.admit(clock::monotonic(), |r| is_gone(r.pid, r.since_boot)) {
             Admission::Granted => {}
             Admission::Orphaned(pid) => {
-                log!(log, Warn, "worker_manager: process {pid} died holding the lock, going on");
+                log!(log, Warn, "process {pid} died holding the lock, going on");
             }
             Admission::Expired(pid) => log!(
                 log,
                 Warn,
-                "worker_manager: process {pid} does not come back to the event that it was \
+                "process {pid} does not come back to the event that it was \
                  telling, going on"
             ),
             Admission::Reserved => {
@@ -141,7 +146,7 @@ impl Drop for LockGuard<'_> {
 }
 
 /// Whether the lock was taken. What a holder that died left undone is done then.
-pub(super) fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
+pub(super) fn is_mine(taken: Result<Taken, MutexError>, zone: Zone, log: Log) -> bool {
     match taken {
         Ok(Taken::Clean) => true,
         Ok(Taken::HolderDied) => {
@@ -151,18 +156,18 @@ pub(super) fn is_mine(taken: Result<Taken, i32>, zone: Zone, log: Log) -> bool {
             log!(
                 log,
                 Warn,
-                "worker_manager: process {} died holding the lock, going on",
+                "process {} died holding the lock, going on",
                 roster.holder().unwrap_or(0)
             );
             if recovery.corrected > 0 {
-                log!(log, Alert, "worker_manager: {} counts were wrong", recovery.corrected);
+                log!(log, Alert, "{} counts were wrong", recovery.corrected);
             }
             true
         }
         // Told to end, which is logged where it was found.
-        Err(libc::ECANCELED) => false,
-        Err(errno) => {
-            log!(log, Alert, errno = errno, "worker_manager: could not take the lock");
+        Err(MutexError::Cancelled) => false,
+        Err(error) => {
+            log!(log, Alert, error = error, "could not take the lock");
             false
         }
     }

@@ -56,13 +56,9 @@ pub fn register(
         Err(Full::Workers) => log!(
             log,
             Error,
-            "worker_manager: no room for another worker, process {pid} serves but is not counted: \
+            "no room for another worker, process {pid} serves but is not counted: \
              raise the size in the \"zone\" directive"
         ),
-        Err(_) => log!(
-            log,
-            Error,
-            "worker_manager: process {pid} is not counted: its generation is over already"
-        ),
+        Err(_) => log!(log, Error, "process {pid} is not counted: its generation is over already"),
     }
 }

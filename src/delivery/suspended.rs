@@ -1,6 +1,6 @@
 //! A lock that was let go of in the middle of an event, to come back to it.
 
-use linux::mutex::Taken;
+use linux::mutex::{MutexError, Taken};
 use roster::{Transaction, Transition};
 
 use super::guard::{is_mine, LockGuard};
@@ -52,7 +52,7 @@ impl<'a> Suspended<'a> {
     /// Takes the lock again if it is free.
     pub fn try_resume(self) -> Resumed<'a> {
         match self.zone.lock().try_take() {
-            Err(libc::EBUSY) => Resumed::Busy(self),
+            Err(MutexError::Busy) => Resumed::Busy(self),
             taken => self.go_on(taken),
         }
     }
@@ -64,14 +64,14 @@ impl<'a> Suspended<'a> {
         self.go_on(taken)
     }
 
-    fn go_on(self, taken: Result<Taken, i32>) -> Resumed<'a> {
+    fn go_on(self, taken: Result<Taken, MutexError>) -> Resumed<'a> {
         let Suspended { zone, conf, log, transaction, program } = self;
         let roster = zone.roster();
         let taken = is_mine(taken, zone, log);
         if !taken || !transaction.resume(roster, process::pid()) {
             if taken {
                 zone.lock().release();
-                log!(log, Notice, "worker_manager: others have gone on with the event meanwhile");
+                log!(log, Notice, "others have gone on with the event meanwhile");
             }
             if let Some(program) = program {
                 detached::adopt(program, zone);

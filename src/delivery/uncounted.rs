@@ -108,6 +108,6 @@ pub fn try_register(conf: &'static Conf, log: Log<'static>) -> Attempt {
         return Attempt::None;
     }
     end();
-    log!(log, Notice, "worker_manager: there is room now, process {} is counted", process::pid());
+    log!(log, Notice, "there is room now, process {} is counted", process::pid());
     Attempt::Registered(guard)
 }

@@ -124,7 +124,7 @@ impl Blocked {
             // a reload nobody else moves it.
             unsafe { ngx_time_update() };
             let seconds = 1u64 << doublings;
-            log!(log, Warn, "worker_manager: blocked for {seconds}s by {}", By(zone, obstacle.pid));
+            log!(log, Warn, "blocked for {seconds}s by {}", By(zone, obstacle.pid));
         }
     }
 }
@@ -142,7 +142,7 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
         Ok(pidfd) => pidfd,
         Err(error) => {
             if error.raw_os_error() != Some(libc::ESRCH) && is_news() {
-                log!(log, Error, "worker_manager: pidfd_open({pid}) failed ({error})");
+                log!(log, Error, "pidfd_open({pid}) failed ({error})");
             }
             return;
         }
@@ -157,7 +157,7 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
             log!(
                 log,
                 Alert,
-                "worker_manager: callback_timeout is over, but process {pid}, which has the lock, is no worker \
+                "callback_timeout is over, but process {pid}, which has the lock, is no worker \
                  of this master"
             );
         }
@@ -165,7 +165,7 @@ fn kill(zone: Zone, obstacle: Obstacle, log: Log) {
     }
     if is_news() {
         let by = By(zone, pid);
-        log!(log, Error, "worker_manager: callback_timeout is over for {by}, killing the process");
+        log!(log, Error, "callback_timeout is over for {by}, killing the process");
     }
     // It fails only for one that is gone.
     let _ = pidfd.send_signal(libc::SIGKILL);
@@ -214,7 +214,7 @@ impl<'a> Wait<'a> {
         log!(
             self.log,
             Warn,
-            "worker_manager: told to end while blocked by {}, going on without the lock",
+            "told to end while blocked by {}, going on without the lock",
             By(self.zone, by)
         );
         false

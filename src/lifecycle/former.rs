@@ -48,12 +48,12 @@ pub fn keep(conf: &Conf, zone: Zone, log: Log) {
     match kept {
         Ok((zone, mapping)) => {
             FORMER.with(|former| former.push(Former { zone, _mapping: mapping }));
-        },
+        }
         Err(error) => log!(
             log,
             Warn,
-            errno = error.raw_os_error().unwrap_or(0),
-            "worker_manager: could not keep the zone that is left, workers that drain there are not seen"
+            error = error,
+            "could not keep the zone that is left, workers that drain there are not seen"
         ),
     }
 }

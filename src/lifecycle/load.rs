@@ -92,7 +92,7 @@ fn commit<'a>(
         log!(
             log,
             Error,
-            "worker_manager: {full}, this one is not told about: raise the size in the \"zone\" \
+            "{full}, this one is not told about: raise the size in the \"zone\" \
              directive"
         );
     } else {
@@ -211,10 +211,10 @@ fn leave(zone: Zone, conf: &Conf, load: Load, new: Option<&Conf>, log: Log) {
         Some(new) => log!(
             log,
             Notice,
-            "worker_manager: the zone has changed, a new history starts with generation {}",
+            "the zone has changed, a new history starts with generation {}",
             new.generation.get()
         ),
-        None => log!(log, Notice, "worker_manager: no longer configured"),
+        None => log!(log, Notice, "no longer configured"),
     }
     let Some(mut guard) = LockGuard::take(zone, conf, log, Occasion::Begin) else {
         return;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ngx::ffi::{ngx_cycle_t, ngx_pool_cleanup_add};
 use roster::Kind;
+use thiserror::Error;
 
 use crate::config::{Conf, On, CONF_ERROR, CONF_OK};
 use crate::lifecycle;
 use crate::monitor;
 use crate::nginx::cycle::Cycle;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Level, Log};
 use crate::nginx::{module, process, zone};
 
 /// nginx's `create_conf`: one configuration for a cycle, freed with the cycle's pool.
@@ -45,10 +46,12 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     let log = Log::of(cycle);
     conf.parsed.set(true);
     if let Some(place) = conf.status.get().filter(|_| !conf.enabled) {
-        log!(
-            log,
-            Emerg,
-            "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+        log.write(
+            Level::Emerg,
+            0,
+            format_args!(
+                "\"worker_manager_status\" directive needs a \"worker_manager\" block in {place}"
+            ),
         );
         return CONF_ERROR;
     }
@@ -59,10 +62,12 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
         let workers = process::worker_processes(cycle, unsafe { process::load(cycle) });
         if let Some(shortage) = zone::shortage(conf.zone_size(), workers as usize) {
             let (name, place) = (conf.zone_name().to_string_lossy(), &conf.place);
-            log!(
-                log,
-                Emerg,
-                "zone \"{name}\" is too small for {workers} workers: {shortage} in {place}"
+            log.write(
+                Level::Emerg,
+                0,
+                format_args!(
+                    "zone \"{name}\" is too small for {workers} workers: {shortage} in {place}"
+                ),
             );
             return CONF_ERROR;
         }
@@ -70,8 +75,8 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     warn_of_stalls(cycle, conf, log);
     match parsed(conf) {
         Ok(()) => CONF_OK,
-        Err(message) => {
-            log!(log, Emerg, "worker_manager: {message}");
+        Err(error) => {
+            log!(log, Emerg, "{error}");
             CONF_ERROR
         }
     }
@@ -87,12 +92,14 @@ fn warn_of_stalls(cycle: Cycle<'_>, conf: &Conf, log: Log) {
     }
     let stalls = |on: &&On| on.matches(Kind::WorkerStart) && on.callback.is_awaited_program();
     for on in conf.callbacks.iter().filter(stalls) {
-        log!(
-            log,
-            Warn,
+        log.write(
+            Level::Warn,
+            0,
+            format_args!(
             "\"on\" directive makes clients of \"reuseport\" sockets wait for its program at every \
              reload, \"exec_nowait\" does not, in {}",
             on.place
+        ),
         );
     }
 }
@@ -125,18 +132,27 @@ unsafe extern "C" fn destroy(conf: *mut c_void) {
     }
 }
 
+/// What Lua code asks for that the configuration does not have.
+#[derive(Debug, Error)]
+enum ParseError {
+    #[error("resty.worker.manager needs a \"worker_manager\" block")]
+    NoBlock,
+    #[error("unknown shm `{0}'")]
+    UnknownZone(String),
+}
+
 /// The whole of the configuration has been read: what Lua code has said of a block that it came
-/// before is checked. The error is a message for the log.
-fn parsed(conf: &mut Conf) -> Result<(), String> {
+/// before is checked.
+fn parsed(conf: &mut Conf) -> Result<(), ParseError> {
     if conf.lua.vms.get(0).is_none() {
         return Ok(());
     }
     if !conf.enabled {
-        return Err("resty.worker.manager needs a \"worker_manager\" block".to_string());
+        return Err(ParseError::NoBlock);
     }
     for zone in conf.lua.zones.take() {
         if zone.as_c_str() != conf.zone_name() {
-            return Err(format!("unknown shm `{}'", zone.to_string_lossy()));
+            return Err(ParseError::UnknownZone(zone.to_string_lossy().into_owned()));
         }
     }
     while let Some(on) = conf.lua.early.pop() {

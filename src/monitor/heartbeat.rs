@@ -58,7 +58,7 @@ pub fn start(conf: &Conf, alone: bool, log: Log) {
     // ngx_event_process_init ran before this module's init_process, which comes after those of the event
     // modules.
     if !timer::has_event_loop() {
-        log!(log, Alert, "worker_manager: no event loop yet, this worker has no heartbeat");
+        log!(log, Alert, "no event loop yet, this worker has no heartbeat");
         return;
     }
     let now = clock::monotonic();
@@ -124,11 +124,7 @@ fn on_heartbeat() {
     schedule.set();
     let log = Log::current();
     if main_thread::take_refused() {
-        log!(
-            log,
-            Alert,
-            "worker_manager: a function was called on another thread than nginx's, and did nothing"
-        );
+        log!(log, Alert, "a function was called on another thread than nginx's, and did nothing");
     }
     peers::tend(&member, now, on_peer_death, log);
     show_connections(&member);

@@ -10,7 +10,7 @@
 use std::cell::Cell;
 
 use linux::process::is_replaced;
-use roster::{Cause, Peer, Roster, Transition, WorkerView};
+use roster::{Cause, Peer, Reason, Roster, Transition, WorkerView};
 
 use super::schedule::retry_after;
 use super::witness::ThisProcess;
@@ -125,9 +125,9 @@ impl Watched {
             // Asked after the opening: it may have been another process that was opened.
             Peer::Master(_) => process::is_orphan(),
             // Another process that has the pid now says nothing about the one that had it.
-            Peer::Worker { .. } => match opened {
+            Peer::Worker { .. } => match &opened {
                 Ok(()) => is_replaced(target.pid, target.since_boot),
-                Err(errno) => errno == libc::ESRCH,
+                Err(error) => error.raw_os_error() == Some(libc::ESRCH),
             },
         };
         if is_dead {
@@ -200,7 +200,7 @@ pub fn news(roster: Roster<'_>, now: u64) -> News {
 /// How one that was watched ended.
 fn cause(watched: &Watched, target: &Target) -> Cause {
     match watched.watch.ending() {
-        Ending::Known(reason) => Cause::Known(reason),
+        Ending::Known(status) => Cause::Known(Reason::from_wait_status(status)),
         Ending::Untold => Cause::Untold,
         Ending::NotReaped => {
             let reason = process::zombie(target.pid, target.since_boot);

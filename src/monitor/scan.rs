@@ -151,7 +151,7 @@ pub fn scan(member: Member, now: u64, closely: Scan) {
         log!(
             log,
             Warn,
-            "worker_manager: worker {} missed its heartbeat, the last was {} ms ago",
+            "worker {} missed its heartbeat, the last was {} ms ago",
             w.pid,
             now.saturating_sub(w.beat)
         );
@@ -164,7 +164,7 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     let slot = me.slot;
     let mut transitions = Vec::new();
     if me.hung {
-        log!(log, Notice, "worker_manager: this worker was hung and goes on");
+        log!(log, Notice, "this worker was hung and goes on");
     }
     let draining = drain::is_due(now).then(|| drain::untold_draining(me, stopping)).flatten();
     if let Some(draining) = draining {

@@ -1,6 +1,8 @@
 //! A descriptor that the event loop waits for until it can be read.
 
 use core::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use ngx::ffi::{
     ngx_connection_t, ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_int_t, ngx_uint_t,
@@ -37,23 +39,22 @@ impl Descriptor {
     }
 
     /// Lets the handler be called whenever `fd` can be read. The descriptor is closed by `close`, or at
-    /// once if that is an error, which is an errno. `owner` is what `owner` gives back.
+    /// once if that is an error. `owner` is what `owner` gives back.
     ///
     /// # Safety
-    /// `this` points to a static that has no descriptor, `fd` is the caller's, and this thread runs the
-    /// event loop.
+    /// `this` points to a static that has no descriptor, and this thread runs the event loop.
     pub unsafe fn open(
         this: *mut Descriptor,
-        fd: c_int,
+        fd: OwnedFd,
         handler: unsafe extern "C" fn(*mut ngx_event_t),
         owner: *mut c_void,
         log: Log,
-    ) -> Result<(), i32> {
-        // SAFETY: the caller vouches for `this` and `fd`.
+    ) -> io::Result<()> {
+        // SAFETY: the caller vouches for `this`.
         unsafe {
             let (connection, read, write) =
                 (&raw mut (*this).connection, &raw mut (*this).read, &raw mut (*this).write);
-            (*connection).fd = fd;
+            (*connection).fd = fd.as_raw_fd();
             (*connection).data = owner;
             (*connection).read = read;
             (*connection).write = write;
@@ -67,22 +68,24 @@ impl Descriptor {
             // What is still on its way from the epoll of before is then taken for stale.
             (*read).set_instance(u32::from((*read).instance() == 0));
             (*write).set_instance((*read).instance());
-            (*this).fd = fd;
+            (*this).fd = fd.as_raw_fd();
             (*this).waiting = false;
             let add = ngx_event_actions.add;
             if add.is_none_or(|add| add(read, readable(), 0) != NGX_OK as ngx_int_t) {
-                libc::close(fd);
                 (*this).fd = 0;
-                return Err(libc::EPERM);
+                return Err(io::Error::from_raw_os_error(libc::EPERM));
             }
+            // `close` closes it.
+            let _ = fd.into_raw_fd();
             (*this).waiting = true;
         }
         Ok(())
     }
 
     /// The descriptor, if there is one.
-    pub fn fd(&self) -> Option<c_int> {
-        (self.fd > 0).then_some(self.fd)
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: it is open until `close`, which takes it away.
+        (self.fd > 0).then(|| unsafe { BorrowedFd::borrow_raw(self.fd) })
     }
 
     /// The owner that was given to `open`, in the handler.

@@ -86,7 +86,12 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Writes one line. `errno` 0 adds nothing, any other its text, as nginx does.
+    /// Writes one line of the module's, with its prefix. The macro `log!` calls this.
+    pub fn report(self, level: Level, errno: i32, message: fmt::Arguments<'_>) {
+        self.write(level, errno, format_args!("{PREFIX}{message}"));
+    }
+
+    /// Writes one line as it is. `errno` 0 adds nothing, any other its text, as nginx does.
     pub fn write(self, level: Level, errno: i32, message: fmt::Arguments<'_>) {
         let level = level as ngx_uint_t;
         let log = self.as_ptr();
@@ -101,13 +106,22 @@ impl<'a> Log<'a> {
     }
 }
 
-/// Writes to a [`Log`]: `log!(log, Warn, "…")`, with errno `log!(log, Error, errno = e, "…")`.
+/// What each message of the module begins with. A message of nginx's own kind, one with a text of the
+/// user's, and one that begins with the name of a directive do not: [`Log::write`] writes those.
+pub const PREFIX: &str = "worker_manager: ";
+
+/// Writes a message of the module to a [`Log`], after [`PREFIX`]: `log!(log, Warn, "…")`, and with the errno
+/// of what went wrong `log!(log, Error, error = e, "…")`.
 #[macro_export]
 macro_rules! log {
-    ($log:expr, $level:ident, errno = $errno:expr, $($arg:tt)+) => {
-        $log.write($crate::nginx::log::Level::$level, $errno, format_args!($($arg)+))
+    ($log:expr, $level:ident, error = $error:expr, $($arg:tt)+) => {
+        $log.report(
+            $crate::nginx::log::Level::$level,
+            $error.raw_os_error().unwrap_or(0),
+            format_args!($($arg)+),
+        )
     };
     ($log:expr, $level:ident, $($arg:tt)+) => {
-        $log.write($crate::nginx::log::Level::$level, 0, format_args!($($arg)+))
+        $log.report($crate::nginx::log::Level::$level, 0, format_args!($($arg)+))
     };
 }

@@ -6,6 +6,7 @@
 
 use core::cell::UnsafeCell;
 use core::ptr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use ngx::ffi::{
     ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_del_timer, ngx_event_t,
@@ -147,16 +148,18 @@ impl Timer {
         if fd < 0 {
             return false;
         }
+        // SAFETY: it was just made, and is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let owner = ptr::from_ref(self).cast_mut().cast();
         // SAFETY: the descriptor of a static, which has none, on the main thread, whose event loop uses
-        // epoll; `fd` was just made.
+        // epoll.
         unsafe {
             let kernel = &raw mut (*self.0.get()).kernel;
             Descriptor::open(kernel, fd, on_expired, owner, log).is_ok()
         }
     }
 
-    fn kernel(&self) -> Option<i32> {
+    fn kernel(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: the main thread's, and nobody writes to it meanwhile.
         unsafe { (*self.0.get()).kernel.fd() }
     }
@@ -172,7 +175,7 @@ impl Timer {
         let setting = libc::itimerspec { it_interval: never, it_value: once };
         self.kernel().is_some_and(|fd| {
             // SAFETY: the structure is valid, and the old setting is not asked for.
-            unsafe { libc::timerfd_settime(fd, 0, &setting, ptr::null_mut()) == 0 }
+            unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &setting, ptr::null_mut()) == 0 }
         })
     }
 
@@ -226,7 +229,7 @@ unsafe extern "C" fn on_expired(event: *mut ngx_event_t) {
     let mut count = [0u8; size_of::<u64>()];
     let read = timer.kernel().map(|fd| {
         // SAFETY: there is room for what is asked for.
-        unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) }
+        unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) }
     });
     // SAFETY: the main thread's, and nothing refers to it meanwhile.
     let due = || unsafe { core::mem::take(&mut (*timer.0.get()).due) };

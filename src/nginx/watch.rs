@@ -1,6 +1,7 @@
 //! A process whose death the event loop tells.
 
 use core::cell::{Cell, UnsafeCell};
+use std::io;
 
 use memoffset::offset_of;
 use ngx::ffi::ngx_event_t;
@@ -10,7 +11,7 @@ use super::pidfd::Pidfd;
 use crate::nginx::log::Log;
 use crate::nginx::main_thread::is_main;
 
-pub use super::pidfd::Ending;
+pub use linux::pidfd::Ending;
 
 /// A watch on a process, in a static.
 #[repr(C)]
@@ -33,11 +34,10 @@ impl Watch {
         Pidfd::is_supported()
     }
 
-    /// Watches a process, and no other any more; `handler` is called once it has died. The error is an
-    /// errno.
-    pub fn open(&'static self, pid: i32, handler: fn(), log: Log) -> Result<(), i32> {
+    /// Watches a process, and no other any more; `handler` is called once it has died.
+    pub fn open(&'static self, pid: i32, handler: fn(), log: Log) -> io::Result<()> {
         if !is_main() {
-            return Err(libc::EPERM);
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
         self.close();
         self.handler.set(Some(handler));

@@ -9,6 +9,7 @@ use core::slice;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::cell::Cell;
+use std::io;
 
 use linux::mutex::RobustMutex;
 use memoffset::offset_of;
@@ -249,7 +250,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
         log!(
             log,
             Emerg,
-            "worker_manager: the zone was laid out by another version of the module, \
+            "the zone was laid out by another version of the module, \
              give it another name or size"
         );
         return NGX_ERROR as ngx_int_t;
@@ -257,8 +258,8 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
     // SAFETY: a slab pool that nobody has taken memory of.
     let zone = match unsafe { create(shm_zone.shm.addr.cast(), last_generation()) } {
         Ok(zone) => zone,
-        Err(errno) => {
-            log!(log, Emerg, errno = errno, "worker_manager: could not set up the zone");
+        Err(error) => {
+            log!(log, Emerg, error = error, "could not set up the zone");
             return NGX_ERROR as ngx_int_t;
         }
     };
@@ -266,7 +267,7 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
         log!(
             log,
             Warn,
-            "worker_manager: could not find out how libc lays out a robust mutex, a process that \
+            "could not find out how libc lays out a robust mutex, a process that \
              dies holding the lock may keep it if its memory is reaped before it exits"
         );
     }
@@ -278,13 +279,14 @@ pub unsafe extern "C" fn init(shm_zone: *mut ngx_shm_zone_t, data: *mut c_void) 
 ///
 /// # Safety
 /// `pool` is a fresh slab pool, mapped within `'a`.
-unsafe fn create<'a>(pool: *mut ngx_slab_pool_t, last_generation: u64) -> Result<Zone<'a>, i32> {
+unsafe fn create<'a>(pool: *mut ngx_slab_pool_t, last_generation: u64) -> io::Result<Zone<'a>> {
     // SAFETY: a fresh pool is one run of free pages, `pfree` of them.
     let (bytes, memory) = unsafe {
         let bytes = (*pool).pfree.saturating_mul(ngx_pagesize);
         (bytes, ngx_slab_alloc(pool, bytes).cast::<u8>())
     };
-    let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or(libc::ENOMEM)?;
+    let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+    let head = NonNull::new(memory.cast::<ZoneHead>()).ok_or_else(no_memory)?;
     // Fresh shared memory is zeros, and each page that is not touched saves a page fault. Only an
     // nginx built with NGX_DEBUG_MALLOC fills what it hands out with something else.
     // SAFETY: so many bytes are this function's.

@@ -14,6 +14,8 @@
     clippy::todo,
     clippy::unimplemented
 )]
+// An index out of bounds and an overflow panic, too.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod job;
 mod log;

@@ -38,10 +38,9 @@ pub fn say(job: &Job, level: Level, errno: i32, message: fmt::Arguments<'_>) {
     if errno != 0 {
         let _ = write!(line, " ({errno}: {})", error_text(errno));
     }
-    let mut end = line.len().min(LINE - 1);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
+    // 0 is a boundary of every text.
+    let longest = line.len().min(LINE - 1);
+    let end = (0..=longest).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
     line.truncate(end);
     line.push('\n');
     for log in job.logs.iter().filter(|log| level as u8 <= log.level) {
@@ -62,7 +61,8 @@ fn put(fd: c_int, text: &[u8]) {
 }
 
 fn send(log: &Log, syslog: &Syslog, now: &libc::tm, level: Level, line: &str) {
-    let priority = syslog.facility * 8 + level as u32 - 1;
+    // PRI of RFC 3164, with the severity of syslog, which is one less than nginx's number.
+    let priority = syslog.facility.saturating_mul(8).saturating_add(level as u32).saturating_sub(1);
     let message = format!("<{priority}>{}{}{line}", syslog_time(now), syslog.header);
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     // SAFETY: as many bytes as there are.
@@ -86,7 +86,7 @@ fn now() -> libc::tm {
 }
 
 fn error_time(tm: &libc::tm) -> String {
-    let (year, month) = (tm.tm_year + 1900, tm.tm_mon + 1);
+    let (year, month) = (tm.tm_year.saturating_add(1900), tm.tm_mon.saturating_add(1));
     let (day, hour, minute, second) = (tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
     format!("{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02}")
 }

@@ -2,6 +2,7 @@
 //! each program.
 
 #![no_main]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::ffi::{c_char, c_int, CStr};
 

@@ -32,7 +32,7 @@ pub struct Output {
 impl Output {
     /// `prefix` is how many bytes the module puts before each line.
     pub const fn new(prefix: usize) -> Output {
-        let overhead = PREFIX + prefix;
+        let overhead = PREFIX.saturating_add(prefix);
         Output { line: [0; LINE], used: 0, total: 0, overhead, told_too_much: false, ended: false }
     }
 
@@ -57,9 +57,10 @@ impl Output {
     /// Reads what is there after the program's end, and tells the last line even without its end.
     pub fn read_all(&mut self, fd: c_int, tell: &mut dyn FnMut(Line<'_>)) {
         // Bounded, in case a daemon that it left goes on printing.
-        let mut reads = 0;
-        while reads < 64 && self.read(fd, tell) {
-            reads += 1;
+        for _ in 0..64 {
+            if !self.read(fd, tell) {
+                break;
+            }
         }
         if self.used > 0 {
             self.tell_first(self.used, tell);
@@ -74,12 +75,11 @@ impl Output {
         // A program must not be able to forge lines of the log or to upset a terminal.
         let escaped = byte == 0x7f || (byte < 0x20 && byte != b'\t');
         let room = if escaped { 4 } else { 1 };
-        if self.used + room > LINE {
+        if self.used.saturating_add(room) > LINE {
             self.tell_whole_characters(tell);
         }
         if escaped {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            for byte in [b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]] {
+            for byte in [b'\\', b'x', hex(byte >> 4), hex(byte & 15)] {
                 self.push(byte);
             }
         } else {
@@ -90,7 +90,7 @@ impl Output {
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.line.get_mut(self.used) {
             *place = byte;
-            self.used += 1;
+            self.used = self.used.saturating_add(1);
         }
     }
 
@@ -108,30 +108,35 @@ impl Output {
     fn tell_first(&mut self, n: usize, tell: &mut dyn FnMut(Line<'_>)) {
         let left = self.used.saturating_sub(n);
         self.used = 0;
-        let cost = self.overhead + n;
-        if self.told_too_much || self.total + cost > TOTAL {
+        let total = self.total.saturating_add(self.overhead).saturating_add(n);
+        if self.told_too_much || total > TOTAL {
             if !self.told_too_much {
                 self.told_too_much = true;
                 tell(Line::TooMuch);
             }
             return;
         }
-        self.total += cost;
+        self.total = total;
         if let Some(text) = self.line.get_mut(..n) {
             tell(Line::Text(printable(text)));
         }
-        for at in n..n + left {
+        for at in n..n.saturating_add(left) {
             self.push(self.line.get(at).copied().unwrap_or_default());
         }
     }
+}
+
+/// A digit of a number below 16.
+fn hex(digit: u8) -> u8 {
+    char::from_digit(u32::from(digit), 16).map_or(b'?', |digit| digit as u8)
 }
 
 /// The text with a question mark for each byte that is not UTF-8.
 fn printable(text: &mut [u8]) -> &str {
     let mut from = 0;
     while let Err(error) = from_utf8(text.get(from..).unwrap_or_default()) {
-        let bad = from + error.valid_up_to();
-        from = error.error_len().map_or(text.len(), |n| bad + n);
+        let bad = error.valid_up_to().saturating_add(from);
+        from = error.error_len().map_or(text.len(), |n| bad.saturating_add(n));
         if let Some(bytes) = text.get_mut(bad..from) {
             bytes.fill(b'?');
         }

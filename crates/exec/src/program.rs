@@ -1,13 +1,16 @@
 //! The program itself: its birth, its time, its output and its end.
 
 use std::ffi::{c_char, c_int};
+use std::io;
 use std::mem::{size_of_val, zeroed};
 use std::ptr;
+
+use thiserror::Error;
 
 use crate::job::Job;
 use crate::log::{say, Level};
 use crate::output::{Line, Output};
-use crate::sys::{close_range, errno, monotonic, pipe, poll, pollfd};
+use crate::sys::{close_range, errno, monotonic, number, pipe, poll, pollfd};
 
 // SAFETY: POSIX declares it so.
 unsafe extern "C" {
@@ -18,14 +21,33 @@ unsafe extern "C" {
 /// How long a killed process may take to vanish, milliseconds.
 const GRACE: u64 = 1000;
 
-type Failure = (i32, &'static str);
+/// Why the helper can't start the program.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("signalfd() failed")]
+    Signals(#[source] io::Error),
+    #[error("pipe() failed")]
+    Pipe(#[source] io::Error),
+    #[error("fork() failed")]
+    Fork(#[source] io::Error),
+}
+
+impl StartError {
+    /// The errno of the system call that failed.
+    pub fn errno(&self) -> i32 {
+        match self {
+            StartError::Signals(error) | StartError::Pipe(error) | StartError::Fork(error) => {
+                number(error)
+            }
+        }
+    }
+}
 
 /// Runs the program until it ends, or its time is over at `deadline`. Whether it succeeded.
-pub fn supervise(job: &Job, deadline: u64) -> Result<bool, Failure> {
+pub fn supervise(job: &Job, deadline: u64) -> Result<bool, StartError> {
     let signals = child_signals()?;
-    let no_pipe = |errno| (errno, "pipe() failed");
-    let (output_read, output_write) = pipe().map_err(no_pipe)?;
-    let (error_read, error_write) = pipe().map_err(no_pipe)?;
+    let (output_read, output_write) = pipe().map_err(StartError::Pipe)?;
+    let (error_read, error_write) = pipe().map_err(StartError::Pipe)?;
     let argv: Vec<*const c_char> =
         job.argv.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
     // SAFETY: this process has one thread, so the child may do everything.
@@ -38,7 +60,7 @@ pub fn supervise(job: &Job, deadline: u64) -> Result<bool, Failure> {
         pid
     };
     if pid == -1 {
-        return Err((errno(), "fork() failed"));
+        return Err(StartError::Fork(io::Error::last_os_error()));
     }
     // SAFETY: the writing ends are the child's, the reading ones ours.
     unsafe {
@@ -52,14 +74,14 @@ pub fn supervise(job: &Job, deadline: u64) -> Result<bool, Failure> {
 }
 
 /// A descriptor that becomes readable when something happened to a child.
-fn child_signals() -> Result<c_int, Failure> {
+fn child_signals() -> Result<c_int, StartError> {
     // SAFETY: the set is filled before it is used; the signal is blocked, as all are.
     unsafe {
         let mut set: libc::sigset_t = zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
         match libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err((errno(), "signalfd() failed")),
+            -1 => Err(StartError::Signals(io::Error::last_os_error())),
             fd => Ok(fd),
         }
     }
@@ -95,15 +117,15 @@ fn become_program(argv: &[*const c_char], helper: libc::pid_t, output: c_int, er
         libc::dup2(output, 2);
         // All others; `error` closes itself when the program begins.
         if error > 3 {
-            close_range(3, error - 1);
+            close_range(3, error.saturating_sub(1));
         }
-        close_range(error + 1, c_int::MAX);
+        close_range(error.saturating_add(1), c_int::MAX);
         // nginx's daemon() sets 0, which no program expects.
         libc::umask(0o022);
         let mut none: libc::sigset_t = zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
-        libc::execve(argv[0], argv.as_ptr(), environ);
+        libc::execve(argv.first().copied().unwrap_or(ptr::null()), argv.as_ptr(), environ);
     }
     fail(true)
 }
@@ -118,7 +140,7 @@ fn watch(
     output: c_int,
     error: c_int,
 ) -> bool {
-    let mut text = Output::new(job.label.len() + job.name().len());
+    let mut text = Output::new(job.label.len().saturating_add(job.name().len()));
     let mut killed = false;
     let mut fds = [pollfd(signals), pollfd(output), pollfd(job.control.unwrap_or(-1))];
     loop {
@@ -150,8 +172,8 @@ fn watch(
         }
         kill(pid);
         killed = true;
-        deadline = monotonic() + GRACE;
-        // Whoever has died stays dead: that must not end poll again.
+        deadline = monotonic().saturating_add(GRACE);
+        // The process that awaited it stays dead: that must not end poll again.
         fds[2] = pollfd(-1);
         if abandoned {
             say(job, Level::Warn, 0, format_args!("{name} killed, who awaited it has died"));
@@ -193,7 +215,7 @@ fn tell(job: &Job, line: Line<'_>) {
 fn kill(pid: libc::pid_t) {
     // SAFETY: the group is the program's own: it was not reaped yet, so its number is not reused.
     unsafe {
-        libc::kill(-pid, libc::SIGKILL);
+        libc::kill(pid.wrapping_neg(), libc::SIGKILL);
         libc::kill(pid, libc::SIGKILL);
     }
 }

@@ -1,15 +1,17 @@
 //! The life of the helper: it waits until its program may begin, sees it to its end, and tells nginx.
 
 use std::ffi::{c_int, CStr};
-use std::io::{stderr, Write};
+use std::io::{self, stderr, Write};
 use std::ptr;
+
+use thiserror::Error;
 
 use crate::job::{Job, User};
 use crate::log::{say, Level};
 use crate::program;
 use crate::queue::{Place, Queue, LOOK};
 use crate::status::{FAILED, PROTOCOL, SUCCEEDED};
-use crate::sys::{close_all_but, errno, monotonic, poll, pollfd};
+use crate::sys::{close_all_but, monotonic, number, poll, pollfd};
 
 /// Does what the arguments say. All signals stay blocked: what is sent to all of nginx, by the
 /// terminal or a service manager, is not meant for the helper, which has to tell the end.
@@ -72,39 +74,64 @@ fn become_helper() {
 /// Whether the program ran and succeeded.
 fn run(job: &Job) -> bool {
     if let Some(user) = &job.user {
-        if let Err((errno, what)) = become_user(user) {
+        if let Err(error) = become_user(user) {
             say(
                 job,
                 Level::Error,
-                errno,
-                format_args!("{what} failed, {} not started", job.name()),
+                error.errno(),
+                format_args!("{error}, {} not started", job.name()),
             );
             return false;
         }
     }
     wait_to_begin(job).is_some_and(|deadline| {
-        program::supervise(job, deadline).unwrap_or_else(|(errno, what)| {
-            say(job, Level::Error, errno, format_args!("{what}"));
+        program::supervise(job, deadline).unwrap_or_else(|error| {
+            say(job, Level::Error, error.errno(), format_args!("{error}"));
             false
         })
     })
 }
 
+/// Why the helper can't become another user.
+#[derive(Debug, Error)]
+enum UserError {
+    #[error("setgid({gid}) failed")]
+    Group { gid: u32, source: io::Error },
+    #[error("initgroups({name}, {gid}) failed")]
+    Groups { name: String, gid: u32, source: io::Error },
+    #[error("setuid({uid}) failed")]
+    User { uid: u32, source: io::Error },
+}
+
+impl UserError {
+    /// The errno of the call that failed.
+    fn errno(&self) -> i32 {
+        match self {
+            UserError::Group { source, .. }
+            | UserError::Groups { source, .. }
+            | UserError::User { source, .. } => number(source),
+        }
+    }
+}
+
 /// As nginx's workers do (`ngx_worker_process_init()`), but for going on after a failure.
-fn become_user(user: &User) -> Result<(), (i32, String)> {
+fn become_user(user: &User) -> Result<(), UserError> {
     let User { uid, gid, name } = user;
     let c_name = std::ffi::CString::new(name.as_str()).unwrap_or_default();
     // SAFETY: plain calls with valid arguments; this process has one thread.
     unsafe {
         if libc::setgid(*gid) == -1 {
-            return Err((errno(), format!("setgid({gid})")));
+            let source = io::Error::last_os_error();
+            return Err(UserError::Group { gid: *gid, source });
         }
         // Root, in a container that may not set groups, goes on with those that it has.
         if libc::initgroups(c_name.as_ptr(), *gid) == -1 && *uid != 0 {
-            return Err((errno(), format!("initgroups({name}, {gid})")));
+            let source = io::Error::last_os_error();
+            return Err(UserError::Groups { name: name.clone(), gid: *gid, source });
         }
         if libc::setuid(*uid) == -1 {
-            return Err((errno(), format!("setuid({uid})")));
+            let source = io::Error::last_os_error();
+            return Err(UserError::User { uid: *uid, source });
         }
     }
     Ok(())

@@ -3,9 +3,14 @@
 use std::ffi::c_int;
 use std::io;
 
-/// The error of the last call of libc.
+/// The errno of the last call of libc.
 pub fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    number(&io::Error::last_os_error())
+}
+
+/// The errno of an error, 0 if it is none of the kernel's.
+pub fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(0)
 }
 
 /// The monotonic clock, milliseconds.
@@ -13,7 +18,7 @@ pub fn monotonic() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the time; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    (now.tv_sec as u64).saturating_mul(1000).saturating_add(now.tv_nsec as u64 / 1_000_000)
 }
 
 /// Closes a range of descriptors.
@@ -50,26 +55,26 @@ pub fn close_all_but(kept: &[c_int]) {
     let mut first = 3;
     for fd in kept {
         if fd > first {
-            close_range(first, fd - 1);
+            close_range(first, fd.saturating_sub(1));
         }
-        first = first.max(fd + 1);
+        first = first.max(fd.saturating_add(1));
     }
     close_range(first, c_int::MAX);
 }
 
 /// A pipe that programs do not inherit, clear of the standard descriptors.
-pub fn pipe() -> Result<(c_int, c_int), i32> {
+pub fn pipe() -> io::Result<(c_int, c_int)> {
     let mut fds = [-1; 2];
     // SAFETY: there is room for two descriptors; they are ours to move.
     unsafe {
         if libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
-            return Err(errno());
+            return Err(io::Error::last_os_error());
         }
         for fd in &mut fds {
             if *fd < 3 {
                 let higher = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 3);
                 if higher == -1 {
-                    return Err(errno());
+                    return Err(io::Error::last_os_error());
                 }
                 libc::close(*fd);
                 *fd = higher;

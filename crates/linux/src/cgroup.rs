@@ -191,26 +191,28 @@ mod tests {
 
     /// The count that a process sees whose cgroup is `own`, and whose file of counts has this text, or
     /// can't be read.
-    fn kills(own: &str, mounts: &str, counts: Result<&str, i32>) -> Option<OomKills> {
+    fn kills(own: &str, mounts: &str, counts: io::Result<&str>) -> Option<OomKills> {
         let memory = MemoryController::find_in(own, mounts).expect("there is one");
-        memory.oom_kills_by(|path| match path.to_str() {
-            Some("/proc/self/cgroup") => Ok(own.to_string()),
-            _ => counts.map(str::to_string).map_err(io::Error::from_raw_os_error),
+        memory.oom_kills_by(|path| match (path.to_str(), &counts) {
+            (Some("/proc/self/cgroup"), _) => Ok(own.to_string()),
+            (_, Ok(counts)) => Ok(counts.to_string()),
+            (_, Err(error)) => Err(error.kind().into()),
         })
     }
 
     #[test]
     fn the_answers_of_the_kernel() {
+        let failed = |errno| Err(io::Error::from_raw_os_error(errno));
         let v1 = Ok("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
         let v2 = Ok("low 0\nhigh 0\nmax 9\noom 5\noom_kill 4\n");
         assert_eq!(kills(V1, V1_MOUNTS, v1).map(|kills| kills.count), Some(3));
         assert_eq!(kills("0::/a\n", V2_MOUNTS, v2).map(|kills| kills.count), Some(4));
         // The root cgroup of version 2 has no such file, nor has one that was removed.
-        assert_eq!(kills("0::/\n", V2_MOUNTS, Err(libc::ENOENT)), None);
-        assert_eq!(kills("0::/a (deleted)\n", V2_MOUNTS, Err(libc::ENOENT)), None);
-        assert_eq!(kills("0::/a\n", V2_MOUNTS, Err(libc::EACCES)), None);
+        assert_eq!(kills("0::/\n", V2_MOUNTS, failed(libc::ENOENT)), None);
+        assert_eq!(kills("0::/a (deleted)\n", V2_MOUNTS, failed(libc::ENOENT)), None);
+        assert_eq!(kills("0::/a\n", V2_MOUNTS, failed(libc::EACCES)), None);
         // The cgroup was removed after the file had been opened.
-        assert_eq!(kills("0::/a\n", V2_MOUNTS, Err(libc::ENODEV)), None);
+        assert_eq!(kills("0::/a\n", V2_MOUNTS, failed(libc::ENODEV)), None);
         // Before Linux 4.13 nobody counts.
         assert_eq!(kills(V1, V1_MOUNTS, Ok("oom_kill_disable 0\nunder_oom 0\n")), None);
         for nonsense in ["", "oom_kill", "oom_kill \n", "oom_kill -1\n", "oom_kill many\n"] {

@@ -13,6 +13,9 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, SeqCst},
 };
 use core::time::Duration;
+use std::io;
+
+use thiserror::Error;
 
 use crate::process;
 
@@ -42,6 +45,31 @@ pub enum Taken {
     Clean,
     /// Its holder died holding it. Until [`RobustMutex::mended`] is called, the next one learns it too.
     HolderDied,
+}
+
+/// Why the mutex was not taken.
+#[derive(Debug, Error)]
+pub enum MutexError {
+    /// Another thread holds it.
+    #[error("the mutex is held")]
+    Busy,
+    /// The caller did not want to wait any longer.
+    #[error("the wait for the mutex was given up")]
+    Cancelled,
+    /// libc refuses, for instance because this thread holds it already (EDEADLK).
+    #[error(transparent)]
+    Os(io::Error),
+}
+
+impl MutexError {
+    /// The errno that libc has for it.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            MutexError::Busy => Some(libc::EBUSY),
+            MutexError::Cancelled => Some(libc::ECANCELED),
+            MutexError::Os(error) => error.raw_os_error(),
+        }
+    }
 }
 
 /// Who holds the mutex.
@@ -77,6 +105,9 @@ struct RobustListHead {
 
 impl RobustMutex {
     const SIZE: usize = 64;
+    /// The size of a word, as which it is aligned, and where in the mutex one may lie at the furthest.
+    const WORD: usize = size_of::<u32>();
+    const LAST_WORD: usize = Self::SIZE - Self::WORD;
     /// How long a waiter sleeps at a time. A wake-up that got lost with a dying process, or a holder
     /// whose robust list did, delays nobody for longer.
     pub const SLICE: Duration = Duration::from_millis(50);
@@ -85,8 +116,8 @@ impl RobustMutex {
         self.mutex.get().cast()
     }
 
-    /// Makes the mutex, once, before anybody else knows of it. The error is an errno.
-    pub fn create(&self) -> Result<(), i32> {
+    /// Makes the mutex, once, before anybody else knows of it.
+    pub fn create(&self) -> io::Result<()> {
         let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: init fills the attributes before any other call reads them; the mutex lies in
         // memory that is shared and large enough (asserted above).
@@ -135,11 +166,11 @@ impl RobustMutex {
                 let word = entry.wrapping_add_signed((*head).futex_offset as isize);
                 offset = word.wrapping_sub(self.mutex() as usize);
             }
-            let fits = offset <= Self::SIZE - size_of::<u32>() && offset % size_of::<u32>() == 0;
+            let fits = offset <= Self::LAST_WORD && offset % Self::WORD == 0;
             let held = fits && self.word_at(offset).load(Acquire) == tid() as u32;
             libc::pthread_mutex_unlock(self.mutex());
             if held && self.word_at(offset).load(Acquire) == 0 {
-                offset as u32 + 1
+                (offset as u32).saturating_add(1)
             } else {
                 0
             }
@@ -156,7 +187,7 @@ impl RobustMutex {
     fn word(&self) -> Option<&AtomicU32> {
         let offset = self.word.load(Relaxed).checked_sub(1)? as usize;
         // SAFETY: `find_word` has found it there.
-        (offset <= Self::SIZE - size_of::<u32>()).then(|| unsafe { self.word_at(offset) })
+        (offset <= Self::LAST_WORD).then(|| unsafe { self.word_at(offset) })
     }
 
     /// Whether a mutex whose holder's robust list is lost can be freed: where the word lies that the
@@ -170,25 +201,23 @@ impl RobustMutex {
         Holder::unpack(self.holder.load(Acquire))
     }
 
-    /// Takes the mutex if it is free. The error is an errno, EBUSY if it is not.
-    pub fn try_take(&self) -> Result<Taken, i32> {
+    /// Takes the mutex if it is free.
+    pub fn try_take(&self) -> Result<Taken, MutexError> {
         self.forget_namesake();
         // SAFETY: `create` has made the mutex.
-        match self.taken(unsafe { libc::pthread_mutex_trylock(self.mutex()) }) {
+        let try_lock = || unsafe { libc::pthread_mutex_trylock(self.mutex()) };
+        match try_lock() {
             // Deadlock: its holder died and had the id that this thread has now.
-            Err(libc::EBUSY | libc::EDEADLK) if self.repair() => {
-                // SAFETY: as above.
-                self.taken(unsafe { libc::pthread_mutex_trylock(self.mutex()) })
-            }
-            taken => taken,
+            libc::EBUSY | libc::EDEADLK if self.repair() => self.taken(try_lock()),
+            result => self.taken(result),
         }
     }
 
     /// Takes the mutex, asleep until it is free. `go_on` is called about every 50 ms and says whether to
-    /// wait on. The error is an errno, ECANCELED if it said no.
-    pub fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Taken, i32> {
+    /// wait on.
+    pub fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Taken, MutexError> {
         match self.try_take() {
-            Err(libc::EBUSY) => {}
+            Err(MutexError::Busy) => {}
             taken => return taken,
         }
         loop {
@@ -197,7 +226,7 @@ impl RobustMutex {
             match unsafe { libc::pthread_mutex_timedlock(self.mutex(), &until) } {
                 libc::ETIMEDOUT => {
                     if !go_on() {
-                        return Err(libc::ECANCELED);
+                        return Err(MutexError::Cancelled);
                     }
                     self.repair();
                 }
@@ -206,11 +235,13 @@ impl RobustMutex {
         }
     }
 
-    fn taken(&self, result: i32) -> Result<Taken, i32> {
+    /// What an attempt has come to, by what libc returned.
+    fn taken(&self, result: i32) -> Result<Taken, MutexError> {
         let taken = match result {
             0 => Taken::Clean,
             libc::EOWNERDEAD => Taken::HolderDied,
-            errno => return Err(errno),
+            libc::EBUSY => return Err(MutexError::Busy),
+            errno => return Err(MutexError::Os(io::Error::from_raw_os_error(errno))),
         };
         let me = Holder { tid: tid(), since_boot: now() };
         self.holder.store(me.pack(), SeqCst);
@@ -286,11 +317,12 @@ impl RobustMutex {
     }
 }
 
-fn check(result: i32) -> Result<(), i32> {
+/// The pthread functions return an errno, 0 for success.
+fn check(result: i32) -> io::Result<()> {
     if result == 0 {
         Ok(())
     } else {
-        Err(result)
+        Err(io::Error::from_raw_os_error(result))
     }
 }
 
@@ -309,15 +341,16 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
 /// Milliseconds since boot, sleep included, as the start times in /proc.
 fn now() -> u64 {
     let time = clock(libc::CLOCK_BOOTTIME);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    (time.tv_sec as u64).saturating_mul(1000).saturating_add(time.tv_nsec as u64 / 1_000_000)
 }
 
 /// `pthread_mutex_timedlock` knows only the wall clock (the monotonic variant is not in musl). A
 /// step of that clock makes one wait shorter or longer; the mutex itself wakes its waiters.
 fn deadline(after: Duration) -> libc::timespec {
     let mut time = clock(libc::CLOCK_REALTIME);
-    let nanoseconds = time.tv_nsec as u64 + u64::from(after.subsec_nanos());
-    time.tv_sec += after.as_secs() as libc::time_t + (nanoseconds / 1_000_000_000) as libc::time_t;
+    let nanoseconds = (time.tv_nsec as u64).saturating_add(u64::from(after.subsec_nanos()));
+    let seconds = after.as_secs().saturating_add(nanoseconds / 1_000_000_000);
+    time.tv_sec = time.tv_sec.saturating_add(seconds as libc::time_t);
     time.tv_nsec = (nanoseconds % 1_000_000_000) as _;
     time
 }

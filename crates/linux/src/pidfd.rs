@@ -1,11 +1,52 @@
 //! A process by a descriptor: it refers to that process for ever, while a pid may be given to another.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A process, dead or alive.
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);
+
+/// How a process ended, as far as its pidfd tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With this wait status.
+    Known(i32),
+    /// Its parent has not reaped it yet; or it lives.
+    NotReaped,
+    /// This kernel does not tell.
+    Untold,
+}
+
+/// `struct pidfd_info` of linux/pidfd.h, as it was when it got `exit_code`.
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_EXIT`: since Linux 6.15.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`, `_IOWR(0xff, 11, struct pidfd_info)`.
+const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<PidfdInfo>() as libc::c_ulong) << 16 | 0xff0b;
+
+/// How the process that a pidfd refers to ended.
+pub fn ending(pidfd: BorrowedFd<'_>) -> Ending {
+    let mut info = PidfdInfo { mask: INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
+    // SAFETY: the descriptor is open, and the structure as large as the request says.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &mut info) };
+    if result != 0 {
+        // Older kernels: ENOTTY or EINVAL if they know no such request, ESRCH if they do but keep nothing
+        // of the dead.
+        Ending::Untold
+    } else if info.mask & INFO_EXIT != 0 {
+        Ending::Known(info.exit_code)
+    } else {
+        Ending::NotReaped
+    }
+}
 
 impl Pidfd {
     /// The process that has this pid now. Fails with ESRCH if there is none, with ENOSYS before Linux
@@ -35,9 +76,16 @@ impl Pidfd {
     }
 }
 
+impl From<Pidfd> for OwnedFd {
+    fn from(pidfd: Pidfd) -> OwnedFd {
+        pidfd.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::Command;
 
@@ -119,5 +167,58 @@ mod tests {
         child.wait().expect("a status");
         let error = Pidfd::open(child.id() as i32).expect_err("it is gone");
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    /// Waits until the process has died. It is not reaped by that.
+    fn await_death(pidfd: BorrowedFd<'_>) {
+        let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        assert_eq!(unsafe { libc::poll(&mut poll, 1, 20_000) }, 1, "it dies");
+    }
+
+    #[test]
+    fn an_ending_is_known_once_the_parent_has_reaped_the_process() {
+        let mut child = Command::new("sh").args(["-c", "exec sleep 60"]).spawn().expect("sh");
+        let pidfd = OwnedFd::from(Pidfd::open(child.id() as i32).expect("a pidfd"));
+        let alive = ending(pidfd.as_fd());
+        assert!(matches!(alive, Ending::NotReaped | Ending::Untold), "{alive:?}");
+        child.kill().expect("it lives");
+        await_death(pidfd.as_fd());
+        // Linux 6.13 and 6.14 tell of the living alone.
+        let zombie = ending(pidfd.as_fd());
+        assert!(matches!(zombie, Ending::NotReaped | Ending::Untold), "{zombie:?}");
+        child.wait().expect("a status");
+        let reaped = ending(pidfd.as_fd());
+        assert!(matches!(reaped, Ending::Known(libc::SIGKILL) | Ending::Untold), "{reaped:?}");
+        // One without an answer has none later, either.
+        assert!(alive != Ending::Untold || reaped == Ending::Untold, "{alive:?} {reaped:?}");
+    }
+
+    #[test]
+    fn a_status_is_that_of_wait() {
+        let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().expect("sh");
+        let pidfd = OwnedFd::from(Pidfd::open(child.id() as i32).expect("a pidfd"));
+        let status = child.wait().expect("a status").into_raw();
+        let known = ending(pidfd.as_fd());
+        assert!(known == Ending::Known(status) || known == Ending::Untold, "{known:?}");
+    }
+
+    /// An error unless the kernel does not tell how this process has ended.
+    fn ask_for_an_ending() -> io::Result<()> {
+        let pidfd = OwnedFd::from(Pidfd::open(std::process::id() as i32)?);
+        match ending(pidfd.as_fd()) {
+            Ending::Untold => Ok(()),
+            Ending::NotReaped | Ending::Known(_) => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_tell() {
+        // Before Linux 6.13; before 6.15, of the dead; a container that forbids it.
+        for errno in [libc::ENOTTY, libc::EINVAL, libc::ESRCH, libc::EPERM] {
+            assert_eq!(answer(libc::SYS_ioctl, errno, ask_for_an_ending), None);
+        }
+        let other = OwnedFd::from(std::fs::File::open("/dev/null").expect("it is there"));
+        assert_eq!(ending(other.as_fd()), Ending::Untold, "no pidfd");
     }
 }

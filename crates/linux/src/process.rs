@@ -43,7 +43,7 @@ impl Stat {
     /// status. The name before them may hold anything, also `)` and spaces.
     fn parse(text: &[u8], ticks_per_second: u64) -> Option<Stat> {
         let name_ends = text.iter().rposition(|byte| *byte == b')')?;
-        let fields = core::str::from_utf8(text.get(name_ends + 1..)?).ok()?;
+        let fields = core::str::from_utf8(text.get(name_ends.checked_add(1)?..)?).ok()?;
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
@@ -56,7 +56,10 @@ impl Stat {
             status,
             parent,
             // The kernel rounds the start down to ticks; one more is the room for its rounding.
-            began: ticks.saturating_sub(1).saturating_mul(1000) / ticks_per_second.max(1),
+            began: ticks
+                .saturating_sub(1)
+                .saturating_mul(1000)
+                .checked_div(ticks_per_second.max(1))?,
         })
     }
 

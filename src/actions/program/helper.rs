@@ -9,6 +9,7 @@ use std::{fs, io};
 
 use exec::status::PROTOCOL;
 use ngx::ffi::ngx_cycle;
+use thiserror::Error;
 
 use super::fd::{errno, pipe};
 use super::spawn::Command;
@@ -48,10 +49,11 @@ fn object(address: *const c_void) -> Option<(PathBuf, *mut c_void)> {
 }
 
 /// Why the helper is of no use.
+#[derive(Debug, Error)]
 pub enum Unfit {
-    /// It can't be run.
-    NotRun(io::Error),
-    /// It is of another version.
+    #[error("it can't be run")]
+    NotRun(#[source] io::Error),
+    #[error("it is of another version")]
     OtherVersion,
 }
 
@@ -70,15 +72,14 @@ pub fn check(path: &CStr) -> Result<(), Unfit> {
 
 /// The protocol that it speaks; none if it ended without an answer.
 fn ask(path: &CStr) -> Result<Option<u8>, Unfit> {
-    let not_run = |errno| Unfit::NotRun(io::Error::from_raw_os_error(errno));
-    let (read, write) = pipe().map_err(not_run)?;
+    let (read, write) = pipe().map_err(Unfit::NotRun)?;
     let title = c"nginx: worker_manager check".to_owned();
     let words = [format!("protocol={PROTOCOL}"), format!("status={}", write.as_raw_fd())];
     let words = words.map(|word| CString::new(word).unwrap_or_default());
     let argv: Vec<_> = [title].into_iter().chain(words).collect();
     let kept = vec![write.as_raw_fd()];
     let command = Command { path: path.to_owned(), argv, envp: Vec::new(), kept, note: None };
-    command.launch(false).and_then(|mut launch| launch.wait()).map_err(not_run)?;
+    command.launch(false).and_then(|mut launch| launch.wait()).map_err(Unfit::NotRun)?;
     drop(write);
     let mut fds = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut answer = [0];
@@ -86,7 +87,7 @@ fn ask(path: &CStr) -> Result<Option<u8>, Unfit> {
     let n = unsafe {
         while libc::poll(&mut fds, 1, ANSWERS) == -1 && errno() == libc::EINTR {}
         if fds.revents == 0 {
-            return Err(not_run(libc::ETIMEDOUT));
+            return Err(Unfit::NotRun(io::Error::from_raw_os_error(libc::ETIMEDOUT)));
         }
         libc::read(read.as_raw_fd(), answer.as_mut_ptr().cast(), 1)
     };

@@ -14,6 +14,7 @@ use core::mem::zeroed;
 use core::ptr;
 use core::sync::atomic::{AtomicI32, Ordering};
 use std::ffi::{CStr, CString};
+use std::io;
 
 use super::fd::errno;
 use super::raw;
@@ -73,8 +74,8 @@ pub struct Launch {
 
 impl Command {
     /// Starts it, not as this process's child, with all signals blocked. Where `beside` says so, and this
-    /// kind of processor allows it, without waiting until that is done. The error is an errno.
-    pub fn launch(self, beside: bool) -> Result<Launch, i32> {
+    /// kind of processor allows it, without waiting until that is done.
+    pub fn launch(self, beside: bool) -> io::Result<Launch> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
         };
@@ -106,7 +107,7 @@ impl Command {
         }
         let launch = Launch { birth, between: between.max(0) as libc::pid_t, was_killed: false };
         if between < 0 {
-            return Err(-between as i32);
+            return Err(io::Error::from_raw_os_error(between.wrapping_neg() as i32));
         }
         Ok(launch)
     }
@@ -118,14 +119,14 @@ impl Launch {
         self.reap(libc::WNOHANG)
     }
 
-    /// Waits until it has come to its end. The helper's pid; the error is an errno.
-    pub fn wait(&mut self) -> Result<libc::pid_t, i32> {
+    /// Waits until it has come to its end. The helper's pid.
+    pub fn wait(&mut self) -> io::Result<libc::pid_t> {
         self.reap(0);
         let (pid, errno) = self.result();
         if errno == 0 {
             Ok(pid)
         } else {
-            Err(errno)
+            Err(io::Error::from_raw_os_error(errno))
         }
     }
 
@@ -176,7 +177,7 @@ impl Drop for Launch {
 /// The end of a stack, which grows down.
 fn stack(birth: *mut Birth, index: usize) -> *mut c_void {
     // SAFETY: within the Birth, which lives; `index` is 0 or 1.
-    unsafe { (&raw mut (*birth).stacks).cast::<Stack>().add(index + 1).cast() }
+    unsafe { (&raw mut (*birth).stacks).cast::<Stack>().add(index.saturating_add(1)).cast() }
 }
 
 /// Makes the helper. Runs in the memory of nginx's process.
@@ -193,7 +194,7 @@ unsafe extern "C" fn go_between(birth: *mut c_void) -> c_int {
         let result = raw::clone(flags, stack(birth, 1), become_helper, birth.cast());
         let mut pid = 0;
         if result < 0 {
-            (*birth).errno.store(-result as i32, Ordering::Release);
+            (*birth).errno.store(result.wrapping_neg() as i32, Ordering::Release);
         } else if (*birth).errno.load(Ordering::Acquire) != 0 {
             raw::wait(result as i32);
         } else {

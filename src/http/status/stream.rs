@@ -9,13 +9,14 @@ use ngx::ffi::{
 };
 use ngx::http::Request;
 use roster::Roster;
+use thiserror::Error;
 
 use super::live::Live;
 use super::pending::{self, PendingRequest};
 use super::respond::{self, Response};
 use super::tick::{Lines, Tick};
 use crate::nginx::clock;
-use crate::nginx::log::Log;
+use crate::nginx::log::{Level, Log};
 use crate::nginx::zone::Zone;
 
 /// How much is sent at a time, bytes; a line more or less.
@@ -67,6 +68,17 @@ pub fn answer(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
     NGX_DONE as ngx_int_t
 }
 
+/// Why a stream can't go on. nginx has logged what there is to log.
+#[derive(Debug, Error)]
+enum StreamError {
+    #[error("the output filters failed")]
+    Filters,
+    #[error("the request has no location")]
+    NoLocation,
+    #[error("the event loop does not wait for the client")]
+    EventLoop,
+}
+
 impl PendingRequest for Stream {
     fn is_due(&self, tick: &Tick) -> bool {
         tick.moved || tick.exiting || tick.now >= self.ping_at
@@ -74,16 +86,14 @@ impl PendingRequest for Stream {
 
     fn go_on(&mut self, r: &mut Live, tick: &mut Tick) -> Option<ngx_int_t> {
         match tick.zone.filter(|_| !tick.exiting) {
-            Some(zone) => {
-                self.pump(r, zone, &mut tick.lines).err().map(|()| NGX_ERROR as ngx_int_t)
-            }
+            Some(zone) => self.pump(r, zone, &mut tick.lines).err().map(|_| NGX_ERROR as ngx_int_t),
             None => Some(self.end(r)),
         }
     }
 
     fn on_writable(&mut self, r: &mut Live, zone: Option<Zone>) -> Option<ngx_int_t> {
         let zone = zone.filter(|_| !r.is_blocked())?;
-        self.pump(r, zone, &mut Lines::default()).err().map(|()| NGX_ERROR as ngx_int_t)
+        self.pump(r, zone, &mut Lines::default()).err().map(|_| NGX_ERROR as ngx_int_t)
     }
 }
 
@@ -154,7 +164,7 @@ impl Stream {
     }
 
     /// Sends pieces until there is nothing to say or the client is to read first.
-    fn pump(&mut self, r: &Live, zone: Zone, lines: &mut Lines) -> Result<(), ()> {
+    fn pump(&mut self, r: &Live, zone: Zone, lines: &mut Lines) -> Result<(), StreamError> {
         loop {
             // What is not idle is the first piece, or one that nginx has already.
             let has =
@@ -182,11 +192,11 @@ impl Stream {
 }
 
 /// Passes on what a stream has, or what nginx has already; waits for the client where that is needed.
-fn send(r: &Live, stream: Option<&Stream>) -> Result<(), ()> {
+fn send(r: &Live, stream: Option<&Stream>) -> Result<(), StreamError> {
     let chain = stream.map_or(core::ptr::null_mut(), |stream| stream.chain);
     // SAFETY: the request is there, and its header was sent; the chain is the stream's, in its pool.
     if unsafe { ngx_http_output_filter(r.as_ptr(), chain) } == NGX_ERROR as ngx_int_t {
-        return Err(());
+        return Err(StreamError::Filters);
     }
     let write = r.write_event();
     // SAFETY: the event of a connection that is open; nothing else refers to it.
@@ -198,7 +208,7 @@ fn send(r: &Live, stream: Option<&Stream>) -> Result<(), ()> {
         }
         return Ok(());
     }
-    let location = r.location().ok_or(())?;
+    let location = r.location().ok_or(StreamError::NoLocation)?;
     if !is_armed && !is_delayed {
         // SAFETY: it is not in nginx's tree of timers.
         unsafe { ngx_add_timer(write, location.send_timeout) };
@@ -208,7 +218,7 @@ fn send(r: &Live, stream: Option<&Stream>) -> Result<(), ()> {
     if watched == NGX_OK as ngx_int_t {
         Ok(())
     } else {
-        Err(())
+        Err(StreamError::EventLoop)
     }
 }
 
@@ -226,7 +236,7 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
             Log::from_ptr((*r.connection()).log)
         };
         // As nginx's own writer says it.
-        log!(log, Info, errno = libc::ETIMEDOUT, "client timed out");
+        log.write(Level::Info, libc::ETIMEDOUT, format_args!("client timed out"));
         pending::finalize(r, NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
         return;
     }

@@ -50,7 +50,7 @@ impl Call {
     /// run its code until the process ends.
     pub fn load(path: &CStr, symbol: &CStr, text: Option<CString>) -> Result<Call, LoadError> {
         // RTLD_NOW, so that what is missing is missing now and not in a worker. RTLD_NODELETE, so that
-        // nobody else's dlclose() unloads it either.
+        // no dlclose() of another module unloads it either.
         let flags = libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_NODELETE;
         // SAFETY: the path is a C string.
         let handle = unsafe { libc::dlopen(path.as_ptr(), flags) };

@@ -33,8 +33,8 @@ impl Callback {
         matches!(self, Callback::Exec(exec) if exec.awaited)
     }
 
-    /// Runs it. A program is only started; what is returned is to be waited for, or not. Whatever
-    /// goes wrong is logged and concerns nobody else.
+    /// Runs it. A program is only started; what is returned is to be waited for, or not. An
+    /// error is logged and concerns no other callback.
     pub fn run(
         &self,
         event: &Event,

@@ -1,4 +1,4 @@
-//! Programs that nobody waits for, until it is known how they ended.
+//! Programs that no process waits for, until it is known how they ended.
 
 use std::cell::{Cell, RefCell};
 
@@ -19,7 +19,7 @@ pub fn set_wake(wake: fn()) {
     WAKE.set(Some(wake));
 }
 
-/// Keeps a program that nobody waits for, until it is known how it ended. A master has no event
+/// Keeps a program that no process waits for, until it is known how it ended. A master has no event
 /// loop for that: there it is the next event that asks.
 pub fn adopt(running: Running, zone: Zone) {
     reap(|| Some(zone));

@@ -1,4 +1,4 @@
-//! `event_log`: every event as one line of a file. Written by whoever holds the lock, so the lines
+//! `event_log`: every event as one line of a file. Written by the holder of the lock, so the lines
 //! are in the order of the events.
 
 use core::fmt::Write as _;
@@ -127,7 +127,7 @@ impl EventLog {
         }
     }
 
-    /// Writes it in one piece, so that nobody else's line comes in between. How many bytes of it
+    /// Writes it in one piece, so that no other line comes in between. How many bytes of it
     /// had room.
     fn put(&self, line: &str) -> io::Result<usize> {
         loop {
@@ -143,7 +143,7 @@ impl EventLog {
         }
     }
 
-    /// Takes back the part of a line that had room. Who writes the next line may do so to another
+    /// Takes back the part of a line that had room. The writer of the next line may do so to another
     /// file, as after USR1, and leave this one to be gone on with in the middle of a line.
     fn take_back(&self, n: usize) -> bool {
         if self.is_stderr() {
@@ -151,7 +151,7 @@ impl EventLog {
             return false;
         }
         // SAFETY: all zeros is a valid structure, the descriptor is open, and the pointer valid. Only
-        // who holds the lock writes to the file.
+        // the holder of the lock writes to the file.
         unsafe {
             let fd = (*self.file).fd;
             let mut stat = mem::zeroed::<libc::stat>();
@@ -192,8 +192,8 @@ impl EventLog {
     }
 }
 
-/// How far a process that died has come with the line of an event. What went into a pipe can't be seen:
-/// it is written again.
+/// How far a process that died has come with the line of an event. A line that went into a pipe can't be
+/// seen: it is written again.
 fn progress(roster: Roster<'_>, seq: u64, target: &Target) -> LogProgress {
     match (roster.log_mark(seq), target) {
         (Some(mark), Target::File(file, size)) => mark.progress(*file, *size),

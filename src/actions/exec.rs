@@ -99,13 +99,13 @@ impl Exec {
     }
 }
 
-/// Programs of workers' events run as the user of nginx's workers, whoever tells them. None if that is
+/// Programs of workers' events run as the user of nginx's workers, whichever process dispatches them. None if that is
 /// this process's, or can't be had from it.
 fn user(event: &Event, cycle: *const ngx_cycle_t) -> Option<User> {
     if event.kind.is_about_master() {
         return None;
     }
-    // SAFETY: the cycle of a configuration that events are told by is live.
+    // SAFETY: the cycle of a configuration that events are dispatched by is live.
     let (uid, gid, name) = unsafe { process::worker_user(cycle) }?;
     Some(User { uid, gid, name })
 }

@@ -2,7 +2,7 @@
 //!
 //! They are entered with the functions of the Lua library, on a thread that is kept for that, and
 //! not with callbacks of LuaJIT's FFI: those run on the thread of the last FFI operation
-//! (`lj_ccallback_enter`), which may have been collected when nginx is who calls.
+//! (`lj_ccallback_enter`), which may have been collected when the caller is nginx.
 
 use core::cell::Cell;
 use core::ffi::{c_void, CStr};
@@ -50,7 +50,7 @@ pub struct Handler {
     pub vm: usize,
     /// How the Lua side knows it.
     pub number: i32,
-    /// Whether it asks for the whole event. What it is told anyway are numbers: a worker that has just
+    /// Whether it asks for the whole event. What it gets anyway are numbers: a worker that has just
     /// been forked pays for each page it writes to, and Lua's strings and objects are on many.
     pub details: bool,
 }

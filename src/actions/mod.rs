@@ -1,6 +1,6 @@
 //! What can be done about an event: a line in the error log, a program, a C function, a handler in Lua, a
-//! line of the event log. Of the configuration they see an `ActionContext`. They use `nginx` alone; what is
-//! above registers how a program that nobody awaits wakes the event loop.
+//! line of the event log. Of the configuration they see an `ActionContext`. They use `nginx` alone; the folders
+//! above register how a program that no process awaits wakes the event loop.
 
 mod call;
 mod callback;

@@ -33,7 +33,7 @@ pub use node::prepare;
 use spawn::{Command, Launch};
 
 /// How much longer than the program's time its helper may take before it counts as stuck:
-/// stopped by somebody, or unable to write to the log.
+/// stopped by a signal, or unable to write to the log.
 const OVERDUE_MS: u64 = 5000;
 
 /// How long a killed helper may take to vanish.
@@ -51,10 +51,10 @@ pub struct Program<'a> {
     pub timeout: Duration,
     /// What begins each line in the log, after the prefix of the module.
     pub label: String,
-    /// Whom it runs as, if not as this process.
+    /// The user that it runs as, if not that of this process.
     pub user: Option<User>,
     /// None if this process waits for it; then it does not outlive this process. Otherwise its
-    /// number among those that nobody waits for, of which only so many run at a time and so many wait.
+    /// number among those that no process waits for, of which only so many run at a time and so many wait.
     pub ticket: Option<u32>,
     /// What kind of event it is run for.
     pub kind: Kind,
@@ -68,7 +68,7 @@ pub struct Running {
     helper: libc::pid_t,
     /// The helper's start, while that runs beside this process.
     launch: Option<Launch>,
-    /// What the helper tells. Closes when that has ended, however it ends.
+    /// What the helper reports. Closes when the helper has ended, however it ends.
     status: OwnedFd,
     /// Closes when this process has ended: the helper of an awaited program watches it.
     control: Option<OwnedFd>,
@@ -78,7 +78,7 @@ pub struct Running {
     label: String,
     /// What kind of event it is run for.
     pub kind: Kind,
-    /// Whether the helper has told its protocol.
+    /// Whether the helper has reported its protocol.
     greeted: bool,
     /// Whether it succeeded, once it has ended.
     outcome: Option<bool>,
@@ -86,7 +86,7 @@ pub struct Running {
 
 impl Program<'_> {
     /// Starts it. What it prints, and how it ends, the helper writes to `log`. One of too many that
-    /// nobody waits for is turned away instead.
+    /// no process waits for is turned away instead.
     pub fn start(mut self, log: Log) -> io::Result<Running> {
         let (status, status_end) = pipe()?;
         let (control_end, control) = pipe()?;
@@ -99,7 +99,7 @@ impl Program<'_> {
         let (helper, envp) = (self.helper.to_owned(), mem::take(&mut self.envp));
         let job = self.into_job(&status_end, &control_end, logs, ticket.flatten());
         if ticket == Some(None) {
-            // The log tells of the first only, until one is started again.
+            // The log has the first only, until one is started again.
             if node::turn_away() == 0 {
                 log!(log, Warn, "{}: {} {TURNED_AWAY}", running.label, job.name());
             }
@@ -177,7 +177,7 @@ impl Running {
 
     /// Starts its helper.
     fn launch(&mut self, command: Command) -> io::Result<()> {
-        // A worker may serve: it does not stand still for a program that nobody waits for. A master may
+        // A worker may serve: it does not stand still for a program that no process waits for. A master may
         // fork, or unload this module, so there nothing runs beside it.
         let beside = !self.is_awaited() && process::is_worker();
         let mut launch = command.launch(beside)?;
@@ -286,8 +286,8 @@ impl Running {
         }
     }
 
-    /// Ends a helper that is stuck; waits no longer if not even that helps. Only if somebody
-    /// awaits the program: any other would go on with nobody to end it.
+    /// Ends a helper that is stuck; waits no longer if not even that helps. Only if this
+    /// process awaits the program: any other would go on without a process that ends it.
     fn give_up_if_overdue(&mut self) {
         let now = clock::monotonic();
         if self.control.is_none() || now < self.overdue {

@@ -104,8 +104,8 @@ fn warn_of_stalls(cycle: Cycle<'_>, conf: &Conf, log: Log) {
     }
 }
 
-/// The configuration that an exiting worker does not free. Nobody reads it, so that the compiler has to
-/// be told to keep it.
+/// The configuration that an exiting worker does not free. No code reads it, so the attribute has the
+/// compiler keep it.
 #[used]
 static KEPT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 

@@ -14,7 +14,7 @@ use crate::nginx::log::Log;
 pub struct Pidfd(Descriptor);
 
 impl Pidfd {
-    /// One that watches nobody.
+    /// One that watches no process.
     pub const fn new() -> Pidfd {
         Pidfd(Descriptor::new())
     }
@@ -27,7 +27,7 @@ impl Pidfd {
     /// Starts to watch a process; `handler` is called once when it has died.
     ///
     /// # Safety
-    /// `this` points to a static that watches nobody, and this thread runs the event loop.
+    /// `this` points to a static that watches no process, and this thread runs the event loop.
     pub unsafe fn open(
         this: *mut Pidfd,
         pid: i32,

@@ -14,15 +14,15 @@ use crate::status::PROTOCOL;
 /// A program to run and all that there is to know for that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
-    /// Where to tell how it goes; see [`crate::status`].
+    /// Where the helper reports; see [`crate::status`].
     pub status: c_int,
-    /// Closes when the process that awaits the program has ended; none if nobody awaits it.
+    /// Closes when the process that awaits the program has ended; none if no process does.
     pub control: Option<c_int>,
     /// The file of the queue; see [`crate::queue`].
     pub queue: Option<c_int>,
     /// Closes when the last of nginx's processes has ended.
     pub node: Option<c_int>,
-    /// Where it waits to begin, if nobody awaits it.
+    /// Where it waits to begin, if no process awaits it.
     pub ticket: Option<Ticket>,
     /// How long the program may run, milliseconds.
     pub timeout: u64,
@@ -32,7 +32,7 @@ pub struct Job {
     pub console: bool,
     /// nginx's error logs.
     pub logs: Vec<Log>,
-    /// Whom it runs as, if not as who starts it.
+    /// The user that it runs as, if not that of the process that starts it.
     pub user: Option<User>,
     /// What begins each line in the log.
     pub label: String,

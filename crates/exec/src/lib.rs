@@ -2,8 +2,8 @@
 //! what it prints to nginx's error logs, and kills it when its time is over.
 //!
 //! nginx's process starts it by `vfork()` and `execve()`, so that neither costs nor holds any of
-//! nginx's memory. What it is to do is in its arguments, see [`job`]; how it goes is told on a pipe,
-//! see [`status`]. The module uses this crate for both, and for the places in the queue.
+//! nginx's memory. What it is to do is in its arguments, see [`job`]; it reports on a pipe, see
+//! [`status`]. The module uses this crate for both, and for the places in the queue.
 
 // A panic in a hook would end a process of nginx's.
 #![deny(

@@ -24,7 +24,7 @@ pub struct Output {
     total: usize,
     /// What a line costs beside its text.
     overhead: usize,
-    told_too_much: bool,
+    is_full: bool,
     /// The program and all that it started have closed it.
     pub ended: bool,
 }
@@ -33,11 +33,11 @@ impl Output {
     /// `prefix` is how many bytes the module puts before each line.
     pub const fn new(prefix: usize) -> Output {
         let overhead = PREFIX.saturating_add(prefix);
-        Output { line: [0; LINE], used: 0, total: 0, overhead, told_too_much: false, ended: false }
+        Output { line: [0; LINE], used: 0, total: 0, overhead, is_full: false, ended: false }
     }
 
     /// Reads once, which never waits. True if there was something.
-    pub fn read(&mut self, fd: c_int, tell: &mut dyn FnMut(Line<'_>)) -> bool {
+    pub fn read(&mut self, fd: c_int, log: &mut dyn FnMut(Line<'_>)) -> bool {
         let mut buffer = [0u8; 16 * 1024];
         // SAFETY: there is room for what is asked for.
         let n = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
@@ -46,37 +46,37 @@ impl Output {
             return false;
         }
         for &byte in buffer.iter().take(n as usize) {
-            if self.told_too_much {
+            if self.is_full {
                 break;
             }
-            self.take(byte, tell);
+            self.take(byte, log);
         }
         true
     }
 
-    /// Reads what is there after the program's end, and tells the last line even without its end.
-    pub fn read_all(&mut self, fd: c_int, tell: &mut dyn FnMut(Line<'_>)) {
+    /// Reads what is there after the program's end, and logs the last line even without its end.
+    pub fn read_all(&mut self, fd: c_int, log: &mut dyn FnMut(Line<'_>)) {
         // Bounded, in case a daemon that it left goes on printing.
         for _ in 0..64 {
-            if !self.read(fd, tell) {
+            if !self.read(fd, log) {
                 break;
             }
         }
         if self.used > 0 {
-            self.tell_first(self.used, tell);
+            self.log_first(self.used, log);
         }
     }
 
-    fn take(&mut self, byte: u8, tell: &mut dyn FnMut(Line<'_>)) {
+    fn take(&mut self, byte: u8, log: &mut dyn FnMut(Line<'_>)) {
         if byte == b'\n' {
-            self.tell_first(self.used, tell);
+            self.log_first(self.used, log);
             return;
         }
         // A program must not be able to forge lines of the log or to upset a terminal.
         let escaped = byte == 0x7f || (byte < 0x20 && byte != b'\t');
         let room = if escaped { 4 } else { 1 };
         if self.used.saturating_add(room) > LINE {
-            self.tell_whole_characters(tell);
+            self.log_whole_characters(log);
         }
         if escaped {
             for byte in [b'\\', b'x', hex(byte >> 4), hex(byte & 15)] {
@@ -94,31 +94,31 @@ impl Output {
         }
     }
 
-    /// Tells a line that got too long, leaving an incomplete character at its end for the next.
-    fn tell_whole_characters(&mut self, tell: &mut dyn FnMut(Line<'_>)) {
+    /// Logs a line that got too long, leaving an incomplete character at its end for the next.
+    fn log_whole_characters(&mut self, log: &mut dyn FnMut(Line<'_>)) {
         // A character has at most four bytes, so one of the last four begins the last one.
         let last = self.used.saturating_sub(4);
         let begins = |&at: &usize| self.line.get(at).is_some_and(|byte| byte & 0xc0 != 0x80);
         let at = (last..self.used).rev().find(begins).unwrap_or(self.used);
         let incomplete = from_utf8(self.line.get(at..self.used).unwrap_or_default())
             .is_err_and(|error| error.error_len().is_none());
-        self.tell_first(if incomplete { at } else { self.used }, tell);
+        self.log_first(if incomplete { at } else { self.used }, log);
     }
 
-    fn tell_first(&mut self, n: usize, tell: &mut dyn FnMut(Line<'_>)) {
+    fn log_first(&mut self, n: usize, log: &mut dyn FnMut(Line<'_>)) {
         let left = self.used.saturating_sub(n);
         self.used = 0;
         let total = self.total.saturating_add(self.overhead).saturating_add(n);
-        if self.told_too_much || total > TOTAL {
-            if !self.told_too_much {
-                self.told_too_much = true;
-                tell(Line::TooMuch);
+        if self.is_full || total > TOTAL {
+            if !self.is_full {
+                self.is_full = true;
+                log(Line::TooMuch);
             }
             return;
         }
         self.total = total;
         if let Some(text) = self.line.get_mut(..n) {
-            tell(Line::Text(printable(text)));
+            log(Line::Text(printable(text)));
         }
         for at in n..n.saturating_add(left) {
             self.push(self.line.get(at).copied().unwrap_or_default());

@@ -103,7 +103,7 @@ fn become_program(argv: &[*const c_char], helper: libc::pid_t, output: c_int, er
     // SAFETY: plain system calls with valid arguments, and pointers that end with null.
     unsafe {
         libc::setpgid(0, 0);
-        // Without the helper nobody would end it at its time, or know of it.
+        // Without the helper no process would end it at its time, or know of it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::getppid() != helper {
             libc::_exit(127);
@@ -146,7 +146,7 @@ fn watch(
     loop {
         poll(&mut fds, deadline.saturating_sub(monotonic()));
         if fds[1].revents != 0 {
-            text.read(output, &mut |line| tell(job, line));
+            text.read(output, &mut |line| log_line(job, line));
             if text.ended {
                 fds[1].fd = -1;
             }
@@ -154,7 +154,7 @@ fn watch(
         let status = if fds[0].revents != 0 { ended(pid, signals) } else { None };
         if let Some(status) = status {
             // What it printed last; a daemon that it left may hold the pipe open for ever.
-            text.read_all(output, &mut |line| tell(job, line));
+            text.read_all(output, &mut |line| log_line(job, line));
             if let Some([errno, execve]) = not_begun(error) {
                 report_not_begun(job, errno, execve != 0);
                 return false;
@@ -193,7 +193,7 @@ fn ended(pid: libc::pid_t, signals: c_int) -> Option<c_int> {
     let mut signal = [0u8; 128];
     let mut status = 0;
     // SAFETY: room for one signal, and there is never more than one; the status is a valid place.
-    // A signal may also tell that the program was stopped or goes on.
+    // A signal may also say that the program was stopped or goes on.
     let pid = unsafe {
         libc::read(signals, signal.as_mut_ptr().cast(), signal.len());
         libc::waitpid(pid, &mut status, libc::WNOHANG)
@@ -201,7 +201,7 @@ fn ended(pid: libc::pid_t, signals: c_int) -> Option<c_int> {
     (pid != 0).then_some(status)
 }
 
-fn tell(job: &Job, line: Line<'_>) {
+fn log_line(job: &Job, line: Line<'_>) {
     let name = job.name();
     match line {
         Line::Text(text) => say(job, Level::Notice, 0, format_args!("{name}: {text}")),

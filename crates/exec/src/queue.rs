@@ -1,10 +1,10 @@
-//! How many programs run at a time on the whole node. Of those that nobody awaits so many, and some more
+//! How many programs run at a time on the whole node. Of those that no process awaits so many, and some more
 //! wait, in the order in which they were started: a storm of events must not become a storm of processes.
-//! Of those that are awaited one: who holds the node's lock awaits it, and the next holder's must not begin
-//! before that of one who died is gone.
+//! Of those that are awaited one: the holder of the node's lock awaits it, and the next holder's must not
+//! begin before that of a holder that died is gone.
 //!
 //! Slot, place and turn are record locks, each on one byte of a file that all processes of a node
-//! inherit and nobody sees. The kernel hands them on when their holder ends, however that ends. If
+//! inherit and that has no name. The kernel hands them on when their holder ends, however that ends. If
 //! there is no file, or the kernel knows no such locks, there is no limit.
 
 use std::ffi::{c_int, c_short};
@@ -14,23 +14,23 @@ use std::mem::size_of;
 use crate::job::Ticket;
 use crate::sys::{errno, monotonic, number, poll, pollfd};
 
-/// How many programs run that nobody awaits.
+/// How many programs run that no process awaits.
 const SLOTS: u32 = 16;
 
-/// How many more wait. All workers of a node may die at once, some hundred even, and each be told. But
+/// How many more wait. All workers of a node may die at once, some hundred even, and each death be dispatched. But
 /// a crash loop with a program that hangs must not use up the processes that a service or a user may
 /// have, mostly some thousands: where nginx can't fork, it goes without that worker for good.
 pub const PLACES: u32 = 256;
 
 // The bytes of the file that are locked, after those of the slots.
-/// Who has this one runs the program that is awaited.
+/// The helper that has this one runs the program that is awaited.
 const TURN: u32 = SLOTS;
 /// The first place of the queue: taken, the queue is full.
 const FIRST_PLACE: u32 = SLOTS + 1;
 /// For each place another byte, which the next in the queue waits for. Not the same one: it would look taken.
 const FIRST_ORDER: u32 = FIRST_PLACE + PLACES;
 
-/// How long who waits sleeps until it looks again, where the kernel wakes nobody, milliseconds. One
+/// How long a helper sleeps until it looks again, where the kernel does not wake it, milliseconds. One
 /// process of a node waits so for a slot, and for a turn only whose predecessor was killed.
 pub const LOOK: u64 = 10;
 
@@ -38,8 +38,8 @@ pub const LOOK: u64 = 10;
 /// before it.
 const START: u64 = 1000;
 
-/// What waits longer does not begin any more when the node stops, milliseconds. Who waits less may
-/// only be late.
+/// A program that has waited longer does not begin any more when the node stops, milliseconds. One that
+/// has waited less may only be late.
 const WAITED: u64 = 100;
 
 /// What the file holds: what a process that starts a program has to know of those before it.
@@ -47,7 +47,7 @@ const WAITED: u64 = 100;
 #[repr(C)]
 pub struct Notes {
     /// How many programs were turned away since one was last started. It stands here, since in a crash
-    /// loop each event is told by another process.
+    /// loop each event is dispatched by another process.
     pub turned_away: u32,
     /// Number and place of the one that was started last.
     pub last: u32,
@@ -80,7 +80,7 @@ const fn order_byte(place: u32) -> u32 {
 pub enum Place {
     /// The program begins. The slot is this process's until it ends.
     Begins,
-    /// Somebody else has the place.
+    /// Another process has the place.
     Taken,
     /// The node stops.
     Stops,
@@ -113,7 +113,7 @@ impl Queue {
         let _ = self.control(libc::F_SETLKW, libc::F_WRLCK, order);
         self.await_predecessor(ticket, since);
         let begins = self.await_slot(node, since);
-        // Who waited no longer for this one has begun already: the count does not go back.
+        // A program that waited no longer for this one has begun already: the count does not go back.
         if !self.has_begun(ticket.number) {
             self.write(&ticket.number.to_ne_bytes(), BEGUN);
         }
@@ -131,7 +131,7 @@ impl Queue {
     fn await_predecessor(self, ticket: Ticket, since: u64) {
         let order = order_byte(ticket.after_place);
         while !self.has_begun(ticket.after) {
-            // Who starts a program may go on before its helper is there.
+            // The process that starts a program may go on before its helper is there.
             let helper = self.helper(ticket.after, ticket.after_place);
             if helper.is_some() && self.holder(order) == helper {
                 // All signals are blocked, so this returns when the lock is free.

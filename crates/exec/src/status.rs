@@ -1,4 +1,4 @@
-//! What the helper tells nginx, on a pipe that closes with the helper's end: first its protocol, then,
+//! What the helper reports to nginx, on a pipe that closes with the helper's end: first its protocol, then,
 //! once the program has ended or is given up, whether it succeeded. If the second is missing, the
 //! helper was killed.
 

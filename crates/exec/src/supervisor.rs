@@ -1,4 +1,4 @@
-//! The life of the helper: it waits until its program may begin, sees it to its end, and tells nginx.
+//! The life of the helper: it waits until its program may begin, sees it to its end, and reports that to nginx.
 
 use std::ffi::{c_int, CStr};
 use std::io::{self, stderr, Write};
@@ -14,14 +14,14 @@ use crate::status::{FAILED, PROTOCOL, SUCCEEDED};
 use crate::sys::{close_all_but, monotonic, number, poll, pollfd};
 
 /// Does what the arguments say. All signals stay blocked: what is sent to all of nginx, by the
-/// terminal or a service manager, is not meant for the helper, which has to tell the end.
+/// terminal or a service manager, is not meant for the helper, which has to report the end.
 pub fn main(arguments: Vec<&CStr>) -> c_int {
     let Some(status) = status(&arguments) else {
         let _ = writeln!(stderr(), "this is started by nginx's module ngx_worker_manager");
         return 2;
     };
     become_helper();
-    tell(status, PROTOCOL);
+    report(status, PROTOCOL);
     // nginx asks for the protocol alone when it reads its configuration, and a module of another
     // version has other arguments.
     let Some(job) = Job::parse(&arguments) else {
@@ -33,7 +33,7 @@ pub fn main(arguments: Vec<&CStr>) -> c_int {
         // Before nginx learns of the end: what it starts next must not wait.
         Queue::of(queue).end_turn();
     }
-    tell(status, if succeeded { SUCCEEDED } else { FAILED });
+    report(status, if succeeded { SUCCEEDED } else { FAILED });
     0
 }
 
@@ -46,8 +46,8 @@ fn status(arguments: &[&CStr]) -> Option<c_int> {
     status.to_str().ok()?.strip_prefix("status=")?.parse().ok()
 }
 
-fn tell(status: c_int, word: u8) {
-    // SAFETY: one byte is there to be written. If nginx's process has ended, nobody reads it.
+fn report(status: c_int, word: u8) {
+    // SAFETY: one byte is there to be written. If nginx's process has ended, no process reads it.
     unsafe { libc::write(status, [word].as_ptr().cast(), 1) };
 }
 
@@ -58,8 +58,8 @@ fn become_helper() {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &all, ptr::null_mut());
-        // The system call itself: libc keeps 32 and 33 to itself, and whoever started nginx may
-        // have ignored them. All zeros are the kernel's structure for the default. A set of signals
+        // The system call itself: libc keeps 32 and 33 to itself, and the process that started nginx
+        // may have ignored them. All zeros are the kernel's structure for the default. A set of signals
         // is 8 bytes, except on MIPS.
         let default = [0u64; 8];
         for signal in 1..=64 {
@@ -167,7 +167,7 @@ pub const TURNED_AWAY: &str = "not started, too many programs wait";
 /// A process that is killed gives the lock back before its memory, which may take long, and its
 /// descriptors only after that (the kernel's `exit_mm`, then `exit_files`). So the program that it
 /// awaits may still run when the next holder of the lock starts one, which has to wait. That is part
-/// of its time: who awaits it does so no longer.
+/// of its time: the process that awaits it does so no longer.
 fn wait_for_turn(job: &Job, queue: Queue, deadline: u64) -> Option<u64> {
     let name = job.name();
     let mut control = [pollfd(job.control.unwrap_or(-1))];

@@ -23,7 +23,7 @@ pub fn monotonic() -> u64 {
 
 /// Closes a range of descriptors.
 pub fn close_range(first: c_int, last: c_int) {
-    // SAFETY: closing descriptors that nobody in this process uses any more.
+    // SAFETY: closing descriptors that this process does not use any more.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, last, 0) == 0 {
             return;

@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(kills("0::/a\n", V2_MOUNTS, failed(libc::EACCES)), None);
         // The cgroup was removed after the file had been opened.
         assert_eq!(kills("0::/a\n", V2_MOUNTS, failed(libc::ENODEV)), None);
-        // Before Linux 4.13 nobody counts.
+        // Before Linux 4.13 the kernel does not count.
         assert_eq!(kills(V1, V1_MOUNTS, Ok("oom_kill_disable 0\nunder_oom 0\n")), None);
         for nonsense in ["", "oom_kill", "oom_kill \n", "oom_kill -1\n", "oom_kill many\n"] {
             assert_eq!(kills("0::/a\n", V2_MOUNTS, Ok(nonsense)), None, "{nonsense:?}");

@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-/// A mapping of memory that somebody else has mapped too. It stays when theirs goes, over a fork as well.
+/// A second mapping of memory. It stays when the first is unmapped, over a fork as well.
 #[derive(Debug)]
 pub struct Mapping {
     address: NonNull<u8>,
@@ -35,7 +35,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and who uses what is in it keeps it.
+        // SAFETY: the mapping is this one's own, and a user of what is in it keeps it.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
     }
 }

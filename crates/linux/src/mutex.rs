@@ -2,7 +2,7 @@
 //!
 //! The kernel frees a robust mutex of a process that dies: it walks through a list in the memory of that
 //! process, `exit_robust_list` in kernel/futex. Nothing frees it if that memory is reaped before the
-//! process gets there, by the kernel's OOM reaper or by `process_mrelease`. So who waits looks whether the
+//! process gets there, by the kernel's OOM reaper or by `process_mrelease`. So a waiter looks whether the
 //! holder still lives, and if not does what the kernel would have done, `handle_futex_death`.
 
 use core::cell::UnsafeCell;
@@ -25,7 +25,7 @@ use crate::process;
 pub struct RobustMutex {
     /// More than any libc's `pthread_mutex_t` takes.
     mutex: UnsafeCell<[u8; RobustMutex::SIZE]>,
-    /// Who holds it and since when, see `Holder::pack`; 0 if nobody does, or not yet.
+    /// The holder and since when it holds the mutex, see `Holder::pack`; 0 without one, or not yet.
     holder: AtomicU64,
     /// Where in the mutex the word lies that the kernel knows, and 1; 0 if that is not known.
     word: AtomicU32,
@@ -72,7 +72,7 @@ impl MutexError {
     }
 }
 
-/// Who holds the mutex.
+/// The thread that holds the mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The thread; of a process with one thread, the process.
@@ -109,14 +109,14 @@ impl RobustMutex {
     const WORD: usize = size_of::<u32>();
     const LAST_WORD: usize = Self::SIZE - Self::WORD;
     /// How long a waiter sleeps at a time. A wake-up that got lost with a dying process, or a holder
-    /// whose robust list did, delays nobody for longer.
+    /// whose robust list did, delays no waiter for longer.
     pub const SLICE: Duration = Duration::from_millis(50);
 
     fn mutex(&self) -> *mut libc::pthread_mutex_t {
         self.mutex.get().cast()
     }
 
-    /// Makes the mutex, once, before anybody else knows of it.
+    /// Makes the mutex, once, before any other thread knows of it.
     pub fn create(&self) -> io::Result<()> {
         let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: init fills the attributes before any other call reads them; the mutex lies in
@@ -148,11 +148,12 @@ impl RobustMutex {
     }
 
     /// Where the word lies that the kernel knows, and 1: at the start in glibc, 4 bytes further in musl.
-    /// Taken from what libc tells the kernel, and believed only if it behaves so; otherwise 0.
+    /// Taken from the robust list, which libc gives to the kernel, and believed only if the word behaves so;
+    /// otherwise 0.
     fn find_word(&self) -> u32 {
         let mut head: *const RobustListHead = ptr::null();
         let mut length = 0usize;
-        // SAFETY: the mutex was made and nobody else knows of it. The kernel fills both places, and the
+        // SAFETY: the mutex was made and no other thread knows of it. The kernel fills both places, and the
         // list is this thread's own, whose first entry is the mutex taken last.
         unsafe {
             if libc::pthread_mutex_trylock(self.mutex()) != 0 {
@@ -196,7 +197,7 @@ impl RobustMutex {
         self.word().is_some()
     }
 
-    /// Who holds the mutex, as far as it has had the time to say so.
+    /// The holder of the mutex, as far as it has had the time to write that down.
     pub fn holder(&self) -> Option<Holder> {
         Holder::unpack(self.holder.load(Acquire))
     }
@@ -248,7 +249,7 @@ impl RobustMutex {
         Ok(taken)
     }
 
-    /// Says that what the mutex guards is in order again, after [`Taken::HolderDied`].
+    /// Makes known that what the mutex guards is in order again, after [`Taken::HolderDied`].
     pub fn mended(&self) {
         // SAFETY: the caller holds the mutex. It can only fail if there was nothing to mend.
         unsafe { libc::pthread_mutex_consistent(self.mutex()) };
@@ -262,8 +263,8 @@ impl RobustMutex {
         unsafe { libc::pthread_mutex_unlock(self.mutex()) };
     }
 
-    /// What a dead holder of this thread's id has left is not to be taken for this thread's: it would
-    /// seem to have begun after it took the mutex, until it has said that it holds it.
+    /// Clears what a dead holder of this thread's id has left: this thread, once it holds the mutex, would
+    /// seem to have begun after it took it, until it has written down when that was.
     fn forget_namesake(&self) {
         let left = self.holder.load(Acquire);
         let Some(holder) = Holder::unpack(left).filter(|holder| holder.tid == tid()) else {
@@ -290,7 +291,7 @@ impl RobustMutex {
             return false;
         }
         fence(SeqCst);
-        // Who has not said yet when it took the mutex is judged by its id alone.
+        // An owner that has not written down yet when it took the mutex is judged by its id alone.
         let said = self.holder().filter(|holder| holder.tid == owner);
         let since_boot = said.map_or(u64::MAX, |holder| holder.since_boot);
         process::is_gone(owner, since_boot) && self.free(owner)

@@ -7,14 +7,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);
 
-/// How a process ended, as far as its pidfd tells.
+/// How a process ended, as far as the kernel reports it of a pidfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// With this wait status.
     Known(i32),
     /// Its parent has not reaped it yet; or it lives.
     NotReaped,
-    /// This kernel does not tell.
+    /// This kernel does not report it.
     Untold,
 }
 
@@ -57,7 +57,7 @@ impl Pidfd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just opened, close-on-exec, and belongs to nobody else.
+        // SAFETY: the descriptor was just opened, close-on-exec, and this function owns it.
         Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
@@ -184,7 +184,7 @@ mod tests {
         assert!(matches!(alive, Ending::NotReaped | Ending::Untold), "{alive:?}");
         child.kill().expect("it lives");
         await_death(pidfd.as_fd());
-        // Linux 6.13 and 6.14 tell of the living alone.
+        // Linux 6.13 and 6.14 answer for processes that live alone.
         let zombie = ending(pidfd.as_fd());
         assert!(matches!(zombie, Ending::NotReaped | Ending::Untold), "{zombie:?}");
         child.wait().expect("a status");
@@ -203,7 +203,7 @@ mod tests {
         assert!(known == Ending::Known(status) || known == Ending::Untold, "{known:?}");
     }
 
-    /// An error unless the kernel does not tell how this process has ended.
+    /// An error unless the kernel does not report how a process has ended.
     fn ask_for_an_ending() -> io::Result<()> {
         let pidfd = OwnedFd::from(Pidfd::open(std::process::id() as i32)?);
         match ending(pidfd.as_fd()) {
@@ -213,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_does_not_tell() {
-        // Before Linux 6.13; before 6.15, of the dead; a container that forbids it.
+    fn a_kernel_that_does_not_report_it() {
+        // Before Linux 6.13; before 6.15, for a process that has died; a container that forbids it.
         for errno in [libc::ENOTTY, libc::EINVAL, libc::ESRCH, libc::EPERM] {
             assert_eq!(answer(libc::SYS_ioctl, errno, ask_for_an_ending), None);
         }

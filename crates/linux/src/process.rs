@@ -1,4 +1,4 @@
-//! Processes as `/proc` describes them. A pid says nothing by itself: the kernel gives it to another
+//! Processes as `/proc` describes them. A pid identifies nothing by itself: the kernel gives it to another
 //! process once the one that had it is reaped. So a process is named by its pid and a moment at which
 //! it lived: one that has the pid and began later is another.
 
@@ -24,7 +24,7 @@ pub struct Stat {
 const PF_EXITING: u32 = 4;
 
 impl Stat {
-    /// Reads what the kernel tells of a process now; none if there is no such process, or if `/proc`
+    /// Reads what the kernel has of a process now; none if there is no such process, or if `/proc`
     /// hides it (`hidepid`) or is not mounted.
     pub fn of(pid: i32) -> Option<Stat> {
         // SAFETY: sysconf has no preconditions.
@@ -77,7 +77,7 @@ pub fn is_gone(pid: i32, since_boot: u64) -> bool {
 
 /// `errno` is that of kill() with signal 0, 0 if it succeeded. Any other than ESRCH, such as EPERM,
 /// says that a process has that pid, of whatever user, or had a moment ago. If /proc does not show which
-/// one, it is taken to be the one: better a dead one that is found late than a live one told dead.
+/// one, it is taken to be the one: better a dead one that is found late than a live one taken for dead.
 fn is_gone_by(errno: i32, stat: impl FnOnce() -> Option<Stat>, since_boot: u64) -> bool {
     errno == libc::ESRCH || stat().is_some_and(|stat| stat.dead || !stat.lived_at(since_boot))
 }
@@ -100,7 +100,7 @@ pub fn zombie_status(pid: i32, since_boot: u64) -> Option<i32> {
     zombie_status_by(Stat::of(pid)?, since_boot)
 }
 
-/// What may not be read reads 0, as does the status of one that ended well: neither is told.
+/// A status that may not be read reads 0, as does that of a process that ended well: neither is returned.
 fn zombie_status_by(stat: Stat, since_boot: u64) -> Option<i32> {
     (stat.dead && stat.lived_at(since_boot) && stat.status != 0).then_some(stat.status)
 }
@@ -228,7 +228,7 @@ mod tests {
         }
         assert_eq!(Stat::by(Ok(Vec::new()), 100), None);
         assert!(Stat::by(Ok(line("nginx", "S", 0, 100, 0)), 100).is_some());
-        // So nobody is told dead or replaced by it.
+        // So no process is taken for dead or replaced by it.
         assert!(!is_replaced_by(None, 0));
         assert!(!is_gone_by(0, || None, 0) && !is_gone_by(libc::EPERM, || None, 0));
     }
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_process_of_another_user() {
-        // Only root can become somebody else. Anybody else sees init as one of another user.
+        // Only root can become another user. Every other user sees init as one of another user.
         // SAFETY: geteuid can't fail.
         if unsafe { libc::geteuid() } != 0 {
             assert_eq!(signal_errno(1), libc::EPERM);

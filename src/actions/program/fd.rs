@@ -11,7 +11,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both were just opened and belong to nobody else.
+    // SAFETY: both were just opened, and this function owns them.
     let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
     Ok((above_standard(read)?, above_standard(write)?))
 }
@@ -26,7 +26,7 @@ pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     if higher == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it was just opened and belongs to nobody else.
+    // SAFETY: it was just opened, and this function owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(higher) })
 }
 

@@ -57,7 +57,7 @@ pub enum Unfit {
     OtherVersion,
 }
 
-/// How often it is asked: somebody may kill it, or the process that makes it, as one of nginx's.
+/// How often it is asked: it, or the process that makes it, may be killed as one of nginx's.
 const ATTEMPTS: u32 = 3;
 
 /// Runs it, to see whether it speaks the same protocol.

@@ -14,7 +14,7 @@ use crate::nginx::log::Log;
 pub fn of(log: Log) -> (Vec<job::Log>, Vec<OwnedFd>) {
     let mut sockets = Vec::new();
     let logs = chain(log).filter_map(|log| {
-        // SAFETY: a live log; the writer tells what wdata is. Another writer, the one to memory,
+        // SAFETY: a live log; the writer says what wdata is. Another writer, the one to memory,
         // has no file.
         let (fd, syslog) = unsafe {
             let is_syslog = (*log)

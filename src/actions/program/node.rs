@@ -1,5 +1,5 @@
-//! What all processes of a node inherit for its programs: the file of the queue, and a pipe that tells
-//! helpers when the node has ended.
+//! What all processes of a node inherit for its programs: the file of the queue, and a pipe that closes
+//! for helpers when the node has ended.
 
 use core::ffi::c_int;
 use std::cell::Cell;
@@ -53,13 +53,13 @@ pub fn queue() -> Option<c_int> {
     Some(node().queue).filter(|&fd| fd != -1)
 }
 
-/// What tells a helper that the node has ended, if there is such.
+/// The end of a pipe that closes for a helper when the node has ended, if there is such.
 pub fn ends() -> Option<c_int> {
     Some(node().ends).filter(|&fd| fd != -1)
 }
 
-/// The place of the program with this number; none if the queue is full. Who holds the lock of the
-/// node asks.
+/// The place of the program with this number; none if the queue is full. The holder of the
+/// node's lock asks.
 pub fn ticket(number: u32) -> Option<Ticket> {
     let queue = Queue::of(node().queue);
     let places = failpoint::content("program_queue").and_then(|n| n.parse().ok()).unwrap_or(PLACES);
@@ -68,12 +68,12 @@ pub fn ticket(number: u32) -> Option<Ticket> {
     Some(Ticket { number, place, after: last, after_place: last_place })
 }
 
-/// Where the helper of a program is to be noted, for the one that begins after it.
+/// Where the helper of a program is to be recorded, for the one that begins after it.
 pub fn note(ticket: Ticket) -> Note {
     Note { file: node().queue, at: Queue::helper_at(ticket.place), word: ticket.number }
 }
 
-/// Notes that a program was started. How many were turned away before it.
+/// Records that a program was started. How many were turned away before it.
 pub fn started(ticket: Ticket) -> u32 {
     let queue = Queue::of(node().queue);
     let turned_away = queue.notes().turned_away;
@@ -81,7 +81,7 @@ pub fn started(ticket: Ticket) -> u32 {
     turned_away
 }
 
-/// Notes that one was turned away. How many were before it.
+/// Records that one was turned away. How many were before it.
 pub fn turn_away() -> u32 {
     let queue = Queue::of(node().queue);
     queue.turn_away();

@@ -4,7 +4,7 @@
 //! must not be nginx's child: its SIGCHLD handler reaps every child and logs those it does not know. So
 //! nginx's process makes one that lives for a moment, has no exit signal, which `waitpid(-1)` passes over
 //! without `__WALL`, and makes the helper. When that one ends, the helper gets another parent: init,
-//! or who takes its place. All three share nginx's memory until `execve()`.
+//! or the process that takes its place. All three share nginx's memory until `execve()`.
 //!
 //! A worker that serves does not stand still for that: the two run beside it. So what they need is memory of
 //! their own, which is theirs until the one between has ended, and they make system calls of `raw` alone.
@@ -36,7 +36,7 @@ pub struct Command {
     pub envp: Vec<CString>,
     /// The descriptors that it gets.
     pub kept: Vec<c_int>,
-    /// Where its pid is noted.
+    /// Where its pid is recorded.
     pub note: Option<Note>,
 }
 
@@ -132,7 +132,7 @@ impl Launch {
 
     /// The executable.
     pub fn path(&self) -> &CStr {
-        // SAFETY: this is freed in `drop` alone, and nobody writes to the command.
+        // SAFETY: this is freed in `drop` alone, and nothing writes to the command.
         unsafe { &(*self.birth).command.path }
     }
 
@@ -144,7 +144,7 @@ impl Launch {
         }
     }
 
-    /// Reaps the process between, which has no exit signal, so that nobody else does. True if it has ended.
+    /// Reaps the process between, which has no exit signal, so that no other code does. True if it has ended.
     fn reap(&mut self, options: c_int) -> bool {
         while self.between != 0 {
             let mut status = 0;
@@ -168,7 +168,7 @@ impl Drop for Launch {
         // If the one between was killed, the helper may still be on its stack for a moment: that
         // memory is never given back.
         if !self.was_killed {
-            // SAFETY: made by Box::into_raw, and those who shared it have ended or become others.
+            // SAFETY: made by Box::into_raw, and the processes that shared it have ended or become others.
             drop(unsafe { Box::from_raw(self.birth) });
         }
     }

@@ -252,7 +252,7 @@ fn the_id_of_a_dead_holder_is_used_again() {
     held_by_other(began - 1000);
     take_of_dead(mutex);
 
-    // It has not said so yet, and who held the mutex before it was another.
+    // It has not written that down yet, and the holder before it was another process.
     held_by_other(0);
     mutex.holder.store(Holder { tid: tid(), since_boot: now() }.pack(), SeqCst);
     assert!(matches!(mutex.try_take(), Err(MutexError::Busy)));
@@ -275,7 +275,7 @@ fn the_kernel_frees_it_at_the_same_time() {
     for _ in 0..200 {
         let child = Child::holding(mutex, || ());
         child.kill();
-        // Whoever is quicker.
+        // The quicker of the two frees it.
         while !process::Stat::of(child.0).is_none_or(|stat| stat.dies) {}
         here += u32::from(mutex.free(child.0));
         child.await_death();
@@ -371,7 +371,7 @@ fn random_histories() {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The last ones end, whoever holds it.
+    // The last ones end, whichever of them holds it.
     for child in children {
         child.reap();
     }

@@ -108,7 +108,9 @@ typedef struct {
 
 /*
  * The functions below are to be called from nginx's own thread, where
- * callbacks run too, not from threads that a library starts.
+ * callbacks run too, not from threads that a library starts: there they
+ * do nothing, as if there were no "worker_manager" block, and a worker logs
+ * that.
  */
 
 struct ngx_cycle_s;

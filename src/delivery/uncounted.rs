@@ -31,8 +31,8 @@ static UNCOUNTED: MainThreadCell<Cell<Option<Own>>> = MainThreadCell::new(Cell::
 pub enum Attempt {
     /// There is no room, or no need.
     None,
-    /// There may be room, but another process holds the lock, or an event is to be told first by those
-    /// who are counted.
+    /// There may be room, but another process holds the lock, or an event is to be dispatched first, by
+    /// workers that are counted.
     Busy,
     /// This worker is counted from now on; its start is recorded and is to be told.
     Registered(LockGuard<'static>),

@@ -36,14 +36,14 @@ pub enum Occasion {
 const STOP_GRACE: u64 = 2500;
 
 /// How often to see whether somebody has come back to the lock, milliseconds, in the long run: each look
-/// costs some microseconds, and there may be hundreds who wait.
+/// costs some microseconds, and hundreds of processes may wait.
 const SEE_AGAIN: u64 = 25;
 
 /// When this process was first seen to be told to end, monotonic clock, milliseconds; 0 if it was not. It may
 /// wait more than once at its end.
 static TOLD: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
-/// Who keeps others from taking the lock.
+/// A process that keeps others from taking the lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Obstacle {
     /// The process.
@@ -57,7 +57,7 @@ pub struct Obstacle {
 }
 
 impl Obstacle {
-    /// Who it is now, as far as that can be said.
+    /// The obstacle now, as far as that can be said.
     pub fn of(zone: Zone) -> Option<Obstacle> {
         let callback = zone.label().version();
         if let Some(Holder { tid, since_boot }) = zone.lock().holder() {
@@ -185,7 +185,7 @@ impl fmt::Display for By<'_> {
     }
 }
 
-/// One who waits.
+/// A process that waits.
 pub(super) struct Wait<'a> {
     zone: Zone<'a>,
     conf: &'a Conf,
@@ -223,7 +223,7 @@ impl<'a> Wait<'a> {
     fn is_finished(&self) -> bool {
         let (told, grace) = match self.occasion {
             Occasion::Begin => (process::is_terminated() || process::is_told_to_quit(), 0),
-            // A master ends after its workers: who holds the lock then is none of them.
+            // A master ends after its workers: the holder of the lock is none of them then.
             Occasion::End => (process::is_terminated() || !process::is_worker(), STOP_GRACE),
         };
         if !told {

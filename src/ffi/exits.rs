@@ -2,7 +2,7 @@
 //! drain, in a timer, where they may open sockets and wait; so they do here. Nobody can hold the
 //! node's lock while that lasts, so they take turns: one process at a time runs exit callbacks.
 //!
-//! What they are told counts who has not had its turn yet, as the original does. Each of the
+//! What they are told counts the workers that have not had their turn yet, as the original does. Each of the
 //! configuration's VMs counts for itself, by marks on workers and generations in the zone.
 
 use core::ffi::c_int;
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn ngx_worker_manager_lua_exit_begin(
     let Some(before) = member.zone.take_turn(token(vm), clock::monotonic(), TURN, is_gone) else {
         return 1;
     };
-    // Who did not end its turn has had it all the same, also if its death has not been told yet.
+    // A worker that did not end its turn has had it all the same, also if its death has not been told yet.
     if let Some(w) = roster.workers().find(|w| before != 0 && w.pid == pid_of(before)) {
         roster.mark(w.slot, left(vm_of(before)));
     }
@@ -107,7 +107,7 @@ pub extern "C" fn ngx_worker_manager_lua_exit_end(vm: c_int, succeeded: c_int) -
     let last = mine.all(|w| roster.marks(w.slot) & left(vm) != 0);
     // Otherwise another worker takes the place of this one.
     let retired = roster.generation(member.generation).is_some_and(|g| g.retired);
-    // Who was told to end in the very first moment can't tell by whom. What is not called now is called
+    // A worker that was told to end in the very first moment can't say by whom. What is not called now is called
     // at the real end.
     let over = retired || (order::is_known() && is_stopping(&member));
     (last && over && roster.mark_generation(member.generation, vm as u32)).into()

@@ -193,7 +193,7 @@ fn events(request: &mut Request, zone: Zone, after: Cursor) -> ngx_int_t {
 /// The remembered events after one, each as a line of JSON; what is missing before them is one, too.
 fn lines(zone: Zone, after: Cursor) -> String {
     let roster = zone.roster();
-    // Read first: who knows an event has it from before that.
+    // Read first: a client that knows an event has it from before that.
     let seq = roster.seq();
     let events: Vec<_> = roster.history().collect();
     let seq_of = |event: Option<&(Event, _)>| event.map(|(event, _)| event.seq);

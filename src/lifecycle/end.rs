@@ -13,7 +13,7 @@ use crate::nginx::process;
 pub fn worker_exited(cycle: Cycle<'_>) {
     uncounted::end();
     let member = member();
-    // Who is not counted, since the zone was full, has still to bury the others if it is the last.
+    // A worker that is not counted, since the zone was full, still records the others' ends if it is the last.
     if member.is_none() && !process::is_orphan() {
         return;
     }

@@ -56,7 +56,7 @@ fn start(zone: Zone, conf: &'static Conf, log: Log) {
 }
 
 /// Tells the start of this worker, which is registered, to a handler in a VM that was not told it then:
-/// under the lock as everything, and counting who was told in this VM before.
+/// under the lock as everything, and counting the workers that were told in this VM before.
 pub fn tell_start_to(handler: &Handler, conf: &Conf) {
     let log = Log::current();
     let Some((event, member)) = registration::start().zip(member()) else {

@@ -24,7 +24,8 @@ static mut CONTEXT: ngx_core_module_t = ngx_core_module_t {
 /// nginx's `create_conf`, the first that it calls of a module.
 unsafe extern "C" fn create_conf(cycle: *mut ngx_cycle_t) -> *mut c_void {
     // What lower folders call of higher ones.
-    module::set(&raw mut ngx_worker_manager_module);
+    // SAFETY: the static below.
+    unsafe { module::set(&raw mut ngx_worker_manager_module) };
     detached::set_wake(monitor::reap_later);
     monitor::drain::on_drain(http::drain);
     // SAFETY: nginx's cycle goes through as it is.

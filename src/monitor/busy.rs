@@ -1,6 +1,6 @@
 //! A lock that is busy while this worker has something to tell: when to come back to it.
 //!
-//! Who holds it may be in a callback for long, so a worker comes back more and more rarely, and earlier
+//! Its holder may be in a callback for long, so a worker comes back more and more rarely, and earlier
 //! only if the holder dies, which its pidfd says.
 
 use core::cell::Cell;

@@ -34,10 +34,10 @@ static DUE: MainThreadCell<Cell<u64>> = MainThreadCell::new(Cell::new(0));
 
 type Observer = Option<fn()>;
 
-/// Who else is told at the moment.
+/// What else is called at the moment.
 static OBSERVER: MainThreadCell<Cell<Observer>> = MainThreadCell::new(Cell::new(None));
 
-/// Registers who else is told at the moment that this worker is to quit.
+/// Registers what else is called at the moment that this worker is to quit.
 pub fn on_drain(observe: fn()) {
     OBSERVER.set(Some(observe));
 }
@@ -95,7 +95,7 @@ unsafe extern "C" fn on_close(event: *mut ngx_event_t) {
     if let Some(observe) = OBSERVER.get_or(None) {
         observe();
     }
-    // Not from here: nginx is still about to close the others. And who was told by a signal is to know
+    // Not from here: nginx is still about to close the others. And a worker that was told by a signal is to know
     // whether the master's order follows.
     let wait = if order::may_follow() { order::FOLLOWS } else { 0 };
     DUE.set(clock::monotonic().saturating_add(wait));

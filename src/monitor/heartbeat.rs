@@ -114,7 +114,7 @@ fn on_heartbeat() {
     };
     let mut schedule = Schedule::get();
     let now = clock::monotonic();
-    // Who was itself late, because the machine slept or it was stopped, can't judge others: they
+    // A worker that was late itself, because the machine slept or it was stopped, can't judge others: they
     // had no more time than it had.
     let least =
         schedule.interval.saturating_add(schedule.failed / 2).saturating_add(timer::delay());

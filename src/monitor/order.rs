@@ -132,7 +132,7 @@ pub fn is_known() -> bool {
 /// called without the lock. `draining` says that it was told some time ago that this worker drains.
 pub fn await_master(draining: bool) {
     let quits = terminate_flag().load(Relaxed) == 0;
-    // Who drains was told so a while ago.
+    // A worker that drains was told so a while ago.
     let grace = if quits && draining { 0 } else { FOLLOWS };
     let until = clock::monotonic().saturating_add(grace);
     while may_follow() && !process::is_orphan() {
@@ -176,7 +176,7 @@ pub fn end() {
 /// lock.
 pub fn is_stopping(roster: Roster<'_>, me: &WorkerView) -> bool {
     let order = match ordered() {
-        // With `master_process off` it is the end of everything; and who has not begun to watch, or
+        // With `master_process off` it is the end of everything; and a worker that has not begun to watch, or
         // can't, was most likely told by the master.
         Order::Nothing if channel().is_none() => Order::Quit,
         order => order,

@@ -2,7 +2,7 @@
 //! the roster, and the worker of the same index in the generation before.
 //!
 //! The next ones make a ring, so that everybody is watched by somebody, and the descriptors of the
-//! whole node grow with the number of its workers, not with its square. Who starts later than its
+//! whole node grow with the number of its workers, not with its square. A worker that starts later than its
 //! watcher looked is missed until that one's next heartbeat; by the one of the same index a worker
 //! that drains, and has no successor who would tell its end, is watched from before it is told to
 //! quit.
@@ -177,7 +177,7 @@ pub struct News {
     pub tend: bool,
 }
 
-/// What there is to tell of those that were watched and have died. Who holds the lock has to tell
+/// What there is to tell of those that were watched and have died. The holder of the lock records
 /// it; without the lock it is only a guess.
 pub fn news(roster: Roster<'_>, now: u64) -> News {
     let mut news = News::default();

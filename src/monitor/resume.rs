@@ -66,7 +66,7 @@ pub fn take_over() -> Option<LockGuard<'static>> {
             give_back(&transitions);
             None
         }
-        // Only who does not wait finds the lock busy.
+        // Only a process that does not wait finds the lock busy.
         Resumed::Busy(_) => None,
     }
 }

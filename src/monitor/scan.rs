@@ -1,4 +1,4 @@
-//! What a serving worker finds to do: what others left undone, those who died or are hung, and what there is
+//! What a serving worker finds to do: what others left undone, workers that died or are hung, and what there is
 //! to record of itself. It looks without the lock, and again with it.
 
 use ngx::ffi::ngx_msec_t;
@@ -77,7 +77,7 @@ fn find(member: &Member, now: u64, closely: Scan) -> Findings {
             match closely {
                 Scan::AtItself => {}
                 // At the first look it would be too early to record it: right after a sleep of the
-                // machine some that live have not had their turn yet, and who died just now has a
+                // machine some that live have not had their turn yet, and one that died just now has a
                 // successor that knows the cause.
                 Scan::First => findings.suspects |= is_news(),
                 Scan::Second => findings.work |= is_news(),
@@ -87,7 +87,7 @@ fn find(member: &Member, now: u64, closely: Scan) -> Findings {
     findings
 }
 
-/// Sees again who is to be watched, in a moment.
+/// Looks again which peers are to be watched, in a moment.
 pub fn tend_soon(now: u64) {
     Schedule::update(|schedule| schedule.tend_at = now);
     retry_after(AT_ONCE);
@@ -170,7 +170,7 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
     if let Some(draining) = draining {
         transitions.push(draining);
         Schedule::update(|schedule| {
-            // Those who were watched may have another place in the ring now.
+            // The peers that were watched may have another place in the ring now.
             schedule.tend_at = now;
             schedule.stuck_at =
                 conf.draining_warn.map_or(0, |warn| now.saturating_add(warn as u64));

@@ -25,7 +25,7 @@ pub struct Schedule {
     pub beat: u64,
     /// When to look again at workers that seemed hung.
     pub confirm_at: u64,
-    /// When to see again who is to be watched.
+    /// When to look again which peers are to be watched.
     pub tend_at: u64,
     /// When to tell that this worker drains for too long.
     pub stuck_at: u64,

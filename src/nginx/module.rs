@@ -14,7 +14,10 @@ static MODULE: MainThreadCell<Cell<*mut ngx_module_t>> =
     MainThreadCell::new(Cell::new(ptr::null_mut()));
 
 /// Makes the module known, before a first configuration is read.
-pub fn set(module: *mut ngx_module_t) {
+///
+/// # Safety
+/// `module` is a static, and this module's.
+pub unsafe fn set(module: *mut ngx_module_t) {
     MODULE.set(module);
 }
 

@@ -34,9 +34,9 @@ struct ZoneHead {
     lock: RobustMutex,
     /// Size of the memory, this head included.
     bytes: AtomicU64,
-    /// Who runs exit callbacks of Lua code, see [`Zone::take_turn`].
+    /// The process that runs exit callbacks of Lua code, see [`Zone::take_turn`].
     turn: AtomicU64,
-    /// Who was warned about last, and how far that has come; see `is_first_to_warn`.
+    /// The obstacle that was warned about last, and how far that has come; see `is_first_to_warn`.
     warned: AtomicU64,
     label: Label,
     spare: [u64; 6],
@@ -111,8 +111,8 @@ impl<'a> Zone<'a> {
         &self.head().lock
     }
 
-    /// Takes the turn for `token`, which is not 0, if nobody has it, or who has it is gone or took
-    /// longer than it might; returns who that was, or 0. None if it is another's. `now` and `limit` are
+    /// Takes the turn for `token`, which is not 0, if nobody has it, or its owner is gone or took
+    /// longer than it might; returns that owner, or 0. None if it is another's. `now` and `limit` are
     /// in milliseconds of the monotonic clock.
     pub fn take_turn(
         &self,

@@ -185,7 +185,7 @@ impl Stream {
             // SAFETY: the request is there, and its header was sent.
             unsafe { ngx_http_send_special(r.as_ptr(), NGX_HTTP_LAST as usize) }
         } else {
-            // Who does not read what there is would keep this worker.
+            // A client that does not read what there is would keep this worker.
             NGX_ERROR as ngx_int_t
         }
     }

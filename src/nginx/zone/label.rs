@@ -1,4 +1,4 @@
-//! A short text in the zone about the callback that runs: those who wait may be of another generation,
+//! A short text in the zone about the callback that runs: processes that wait may be of another generation,
 //! whose configuration does not know it.
 
 use core::fmt;
@@ -10,7 +10,7 @@ use core::sync::atomic::{
 /// Bytes of the text; what is longer is cut.
 const BYTES: usize = 96;
 
-/// The text. Who holds the lock writes it; anybody reads it.
+/// The text. The holder of the lock writes it; anybody reads it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Label {

@@ -66,6 +66,7 @@ typedef struct {
     int          stopping;     /* 1 if the node stops, 0 if it goes on */
     int64_t      respawn_of;   /* pid of the worker whose place a worker takes, or nil */
     const char  *history;      /* names the history that generation and seq are of */
+    const char  *error;        /* why a load failed, what nginx logged; or NULL */
 } ngx_worker_manager_event_t;
 
 

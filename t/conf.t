@@ -174,7 +174,7 @@ worker_manager { on worker_start log info "x $n_most y"; }
 --- config
 --- must_die
 --- error_log eval
-qr/"on" directive has the unknown field "\$n_most", known are \$event, \$id, .*\$core, \$connections, \$duration in .*nginx.conf:\d+/
+qr/"on" directive has the unknown field "\$n_most", known are \$event, \$id, .*\$core, \$connections, \$duration, \$error in .*nginx.conf:\d+/
 
 
 

@@ -117,6 +117,8 @@ pub fn with_event_for_c<T>(
     let id = Text::new(format_args!("{}", event.id()));
     let history = Text::new(format_args!("{}", History(event.history)));
     let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
+    // Its bytes are no control characters, so that none is the end of a C string.
+    let error = event.error.and_then(|error| CString::new(error.as_str()).ok());
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
     pass(&ngx_worker_manager_event_t {
@@ -141,6 +143,7 @@ pub fn with_event_for_c<T>(
         stopping: event.stopping.into(),
         respawn_of: event.respawn_of.map_or(nil, i64::from),
         history: history.as_ptr(),
+        error: error.as_ref().map_or(ptr::null(), |error| error.as_ptr()),
     })
 }
 

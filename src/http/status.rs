@@ -236,6 +236,7 @@ fn facts(zone: Zone) -> Facts {
             generations: roster.generations.len(),
             workers: roster.workers.len(),
             events: roster.events.len(),
+            messages: roster.messages.len(),
         },
         uncounted: uncounted::count(zone),
         former_workers: former::workers(),

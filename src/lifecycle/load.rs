@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use ngx::ffi::ngx_cycle_t;
 use roster::{Event, Kind, Mode, Transition};
 
 use super::{environment, former};
@@ -12,6 +13,7 @@ use crate::delivery::{member, oom, register, set_member, LockGuard, Occasion};
 use crate::monitor::{self, ThisProcess};
 use crate::nginx::clock;
 use crate::nginx::cycle::Cycle;
+use crate::nginx::load_log;
 use crate::nginx::log::Log;
 use crate::nginx::process::{self, Load};
 use crate::nginx::zone::{self, Zone};
@@ -28,6 +30,8 @@ pub unsafe fn loaded(cycle: Cycle<'static>) {
     if let Some(conf) = Conf::of_module(cycle) {
         conf.loaded.set(true);
     }
+    // Nothing of what was logged kept the load from succeeding.
+    load_log::end();
     if load == Load::Test {
         return;
     }
@@ -168,8 +172,17 @@ fn relieve<'a>(
 }
 
 /// A configuration begins to be read.
-pub fn load_begins() {
+///
+/// # Safety
+/// `cycle` is the one that is being made of it, with its pool.
+pub unsafe fn load_begins(cycle: *mut ngx_cycle_t) {
     if let Some((_, zone)) = in_force() {
+        // SAFETY: `old` is not kept; the caller vouches for the other one.
+        unsafe {
+            if let Some(old) = Cycle::current() {
+                load_log::begin(cycle, old);
+            }
+        }
         zone.roster().set_loading_since(Some(clock::now().wall));
     }
 }
@@ -187,6 +200,7 @@ fn in_force<'a>() -> Option<(&'a Conf, Zone<'a>)> {
 /// A configuration that began to be read at `began` came to nothing: its cycle's pool is destroyed
 /// before `init_module`. The one before it goes on.
 pub fn load_failed(began: u64) {
+    let error = load_log::end();
     let Some((conf, zone)) = in_force() else {
         return;
     };
@@ -201,7 +215,7 @@ pub fn load_failed(began: u64) {
     else {
         return;
     };
-    let transitions = guard.roster().failed_load(began, &ThisProcess::PLAIN);
+    let transitions = guard.roster().failed_load(began, error, &ThisProcess::PLAIN);
     guard.commit(transitions, Mode::Blocking);
 }
 

@@ -13,7 +13,7 @@ use crate::lifecycle;
 use crate::monitor;
 use crate::nginx::cycle::Cycle;
 use crate::nginx::log::{Level, Log};
-use crate::nginx::{module, process, zone};
+use crate::nginx::{load_log, module, process, zone};
 
 /// nginx's `create_conf`: one configuration for a cycle, freed with the cycle's pool.
 ///
@@ -27,7 +27,8 @@ pub unsafe extern "C" fn create(cycle: *mut ngx_cycle_t) -> *mut c_void {
     // SAFETY: the cleanup frees it.
     let conf = unsafe { Conf::new(cycle) };
     let conf = Box::into_raw(Box::new(conf)).cast::<c_void>();
-    lifecycle::load_begins();
+    // SAFETY: as above.
+    unsafe { lifecycle::load_begins(cycle) };
     cleanup.handler = Some(destroy);
     cleanup.data = conf;
     conf
@@ -43,6 +44,8 @@ pub unsafe extern "C" fn init(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *mu
     let Some(cycle) = cycle else {
         return CONF_ERROR;
     };
+    // SAFETY: the cycle is the one that is being loaded.
+    unsafe { load_log::follow(cycle) };
     let log = Log::of(cycle);
     conf.parsed.set(true);
     if let Some(place) = conf.status.get().filter(|_| !conf.enabled) {

@@ -11,6 +11,7 @@ pub mod cycle;
 mod descriptor;
 pub mod failpoint;
 pub mod header;
+pub mod load_log;
 pub mod main_thread;
 pub mod module;
 mod pidfd;

@@ -50,7 +50,7 @@ const _: () = {
     assert!(offset_of!(ZoneHead, turn) == 88);
     assert!(offset_of!(ZoneHead, warned) == 96);
     assert!(offset_of!(ZoneHead, label) == 104);
-    assert!(LAYOUT_VERSION == 5);
+    assert!(LAYOUT_VERSION == 6);
     assert!(size_of::<ZoneHead>() == 256);
 };
 
@@ -163,6 +163,7 @@ impl<'a> Zone<'a> {
             generations: 0,
             workers: 0,
             events: 0,
+            messages: 0,
         });
         // SAFETY: the roster begins right behind the head. `geometry.total()` is at most the bytes there,
         // which `init` allocated and zeroed.
@@ -174,6 +175,7 @@ impl<'a> Zone<'a> {
                 generations: records(base, geometry.generations_offset(), geometry.generations),
                 workers: records(base, geometry.workers_offset(), geometry.workers),
                 events: records(base, geometry.events_offset(), geometry.events),
+                messages: records(base, geometry.messages_offset(), geometry.messages),
             }
         }
     }

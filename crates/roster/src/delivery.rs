@@ -35,7 +35,8 @@ impl<'a> Roster<'a> {
     /// An event of the history, if it is still remembered.
     pub fn event(&self, seq: u64) -> Option<Event> {
         let words = load(&self.event_record(seq)?.words);
-        Event::from_words(&words).filter(|event| event.seq == seq)
+        let event = Event::from_words(&words).filter(|event| event.seq == seq)?;
+        Some(Event { error: self.error_of(&event), ..event })
     }
 
     pub(crate) fn event_record(&self, seq: u64) -> Option<&'a EventRecord> {

@@ -6,6 +6,7 @@
 use std::mem::size_of;
 
 use crate::event::{Event, Kind, Reason};
+use crate::message::Message;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::words::{Word, Words};
 
@@ -13,7 +14,7 @@ use crate::words::{Word, Words};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Words of the journal: a change in full, see `journal.rs`.
 pub(crate) const JOURNAL_WORDS: usize = 40;
@@ -253,6 +254,17 @@ pub struct EventRecord {
     pub(crate) spare: [AtomicU64; 1],
 }
 
+/// The text of an event of the history, if it has one.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct MessageRecord {
+    /// The event's number; 0 while there is none, or the text is being written.
+    pub(crate) seq: AtomicU64,
+    /// Bytes.
+    pub(crate) length: AtomicU64,
+    pub(crate) words: Words<{ Message::SIZE / 8 }>,
+}
+
 /// End of the list of free slots, and any other absent index.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -265,25 +277,29 @@ pub struct Geometry {
     pub workers: usize,
     /// Events remembered.
     pub events: usize,
+    /// Texts of events remembered.
+    pub messages: usize,
 }
 
 impl Geometry {
     /// The least that makes sense.
-    const MIN: Geometry = Geometry { generations: 4, workers: 16, events: 32 };
+    const MIN: Geometry = Geometry { generations: 4, workers: 16, events: 32, messages: 4 };
 
-    /// Divides `bytes`: half for the workers, a thirty-second for the generations, the rest for the
-    /// events. None if that is less than the least.
+    /// Divides `bytes`: half for the workers, a thirty-second for the generations, some for texts, the rest
+    /// for the events. None if that is less than the least.
     pub fn for_bytes(bytes: usize) -> Option<Geometry> {
         let part = |bytes: usize, size: usize| bytes.checked_div(size).unwrap_or_default();
         let generations =
             part(bytes / 32, size_of::<GenerationRecord>()).max(Self::MIN.generations);
         let workers = part(bytes / 2, size_of::<WorkerRecord>());
-        let used = Geometry { generations, workers, events: 0 }.total();
+        let messages = Self::MIN.messages;
+        let used = Geometry { generations, workers, events: 0, messages }.total();
         let events = part(bytes.checked_sub(used)?, size_of::<EventRecord>());
         (workers >= Self::MIN.workers && events >= Self::MIN.events).then_some(Geometry {
             generations,
             workers,
             events,
+            messages,
         })
     }
 
@@ -302,9 +318,14 @@ impl Geometry {
         after(self.workers_offset(), self.workers, size_of::<WorkerRecord>())
     }
 
+    /// Offset of the texts from the head.
+    pub const fn messages_offset(&self) -> usize {
+        after(self.events_offset(), self.events, size_of::<EventRecord>())
+    }
+
     /// All of it.
     pub const fn total(&self) -> usize {
-        after(self.events_offset(), self.events, size_of::<EventRecord>())
+        after(self.messages_offset(), self.messages, size_of::<MessageRecord>())
     }
 }
 
@@ -349,7 +370,7 @@ mod tests {
 
     /// Each layout that there was, by its version; a new one is added at the end.
     #[cfg(target_pointer_width = "64")]
-    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2)];
+    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2), (6, 0x871f_3057_0240_eb6a)];
 
     /// FNV-1a of the structures of this file, without comments, and of the sizes that come of them.
     #[cfg(target_pointer_width = "64")]
@@ -364,6 +385,7 @@ mod tests {
             size_of::<GenerationRecord>(),
             size_of::<WorkerRecord>(),
             size_of::<EventRecord>(),
+            size_of::<MessageRecord>(),
         ];
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let sizes = sizes.into_iter().flat_map(usize::to_le_bytes);

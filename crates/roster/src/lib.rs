@@ -18,7 +18,7 @@
 //! let workers: [WorkerRecord; 4] = Default::default();
 //! let events: [EventRecord; 16] = Default::default();
 //! let roster =
-//!     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+//!     Roster { head: &head, generations: &generations, workers: &workers, events: &events, messages: &[] };
 //! let history = 77;
 //! roster.create(0, history);
 //!
@@ -72,6 +72,8 @@ mod layout;
 mod log;
 mod losses;
 mod marks;
+mod message;
+mod messages;
 mod plan;
 mod recover;
 mod snapshot;
@@ -89,11 +91,12 @@ pub use admission::Admission;
 pub use delivery::Pending;
 pub use event::{Event, History, Kind, Reason};
 pub use layout::{
-    CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, Reloads, WorkerRecord,
-    LAYOUT_VERSION, MAGIC,
+    CallbackRecord, EventRecord, GenerationRecord, Geometry, Head, MessageRecord, Reloads,
+    WorkerRecord, LAYOUT_VERSION, MAGIC,
 };
 pub use log::{LogMark, LogProgress};
 pub use losses::{Cause, News, Peer, Plan, Witness};
+pub use message::Message;
 pub use recover::Recovery;
 pub use snapshot::Snapshot;
 pub use stats::CallbackStats;

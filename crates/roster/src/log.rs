@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn a_mark_is_of_one_event() {
         let head = Head::default();
-        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+        let roster =
+            Roster { head: &head, generations: &[], workers: &[], events: &[], messages: &[] };
         assert_eq!(roster.log_mark(0), None);
         roster.log_begins(3, MARK);
         assert_eq!((roster.log_mark(3), roster.log_mark(4)), (Some(MARK), None));

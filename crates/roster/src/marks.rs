@@ -59,8 +59,13 @@ mod tests {
         let generations = fresh::<GenerationRecord>(2);
         let workers = fresh::<WorkerRecord>(2);
         let events = fresh::<EventRecord>(4);
-        let roster =
-            Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+        let roster = Roster {
+            head: &head,
+            generations: &generations,
+            workers: &workers,
+            events: &events,
+            messages: &[],
+        };
         roster.create(0, 77);
         let now = Now { wall: 1, monotonic: 1, since_boot: 1 };
         let record = |transition| roster.record(transition, now, &mut |_| ()).expect("room");

@@ -13,6 +13,7 @@ use crate::delivery::Pending;
 use crate::event::{Event, Kind, Reason};
 use crate::journal::Change;
 use crate::layout::Reloads;
+use crate::message::Message;
 use crate::stats::CallbackStats;
 use crate::sync::fence;
 use crate::table::Roster;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub events: Vec<(Event, Option<u64>)>,
     /// The attempts to reload.
     pub reloads: Reloads,
+    /// Why the last of them failed, if it did: what nginx logged.
+    pub reload_error: Option<Message>,
     /// The master whose loss is recorded; none if there is none since the last load.
     pub lost_master: Option<i32>,
     /// The process that holds the lock.
@@ -78,7 +81,7 @@ impl Roster<'_> {
     /// # let workers: [WorkerRecord; 4] = Default::default();
     /// # let events: [EventRecord; 16] = Default::default();
     /// # let roster =
-    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events, messages: &[] };
     /// # roster.create(0, 77);
     /// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
     /// let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
@@ -136,6 +139,7 @@ impl Roster<'_> {
                 .filter_map(|seq| Some((self.event(seq)?, self.took(seq))))
                 .collect(),
             reloads: self.reloads(),
+            reload_error: self.reload_error().filter(|_| self.reloads().last_failed),
             lost_master: self.lost_master(),
             holder: self.holder(),
             callback: running.filter(|(pending, _)| pending.begun > 0),
@@ -205,8 +209,13 @@ mod tests {
         let head = Head::default();
         let (generations, workers) = (fresh::<GenerationRecord>(4), fresh::<WorkerRecord>(8));
         let events = fresh::<EventRecord>(4);
-        let roster =
-            Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+        let roster = Roster {
+            head: &head,
+            generations: &generations,
+            workers: &workers,
+            events: &events,
+            messages: &[],
+        };
         roster.create(0, 77);
         let mut record = |transition| {
             let step = &mut |step| look(roster, step);
@@ -239,7 +248,7 @@ mod tests {
         record(Transition::WorkerLost { slot: a, reason: Reason::Unknown });
         record(Transition::WorkerExit { slot: b, stopping: false });
         record(Transition::MasterExit { generation: 1, pid: 12 });
-        record(Transition::ReloadFailed { pid: 1, began: 2 });
+        record(Transition::ReloadFailed { pid: 1, began: 2, error: None });
     }
 
     #[test]

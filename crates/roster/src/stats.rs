@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn a_callback_is_counted_in_its_bucket() {
         let head = Head::default();
-        let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+        let roster =
+            Roster { head: &head, generations: &[], workers: &[], events: &[], messages: &[] };
         let kind = Kind::WorkerStart;
         for took in [10, 11, 20_000_000] {
             roster.callback_begins(kind, 5);

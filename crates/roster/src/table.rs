@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::layout::{
-    EventRecord, GenerationRecord, Head, OomRecord, Reloads, WorkerRecord, LAYOUT_VERSION, MAGIC,
-    NONE,
+    EventRecord, GenerationRecord, Head, MessageRecord, OomRecord, Reloads, WorkerRecord,
+    LAYOUT_VERSION, MAGIC, NONE,
 };
 use crate::sync::AtomicU32;
 use crate::views::{GenerationView, WorkerView};
@@ -21,6 +21,8 @@ pub struct Roster<'a> {
     pub workers: &'a [WorkerRecord],
     /// What happened to them, a ring.
     pub events: &'a [EventRecord],
+    /// Texts of the newest events that have one.
+    pub messages: &'a [MessageRecord],
 }
 
 /// The running workers, seen from one generation.

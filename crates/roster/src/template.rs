@@ -45,11 +45,13 @@ pub enum Field {
     Connections,
     /// How long a load took or a worker drains, seconds with milliseconds.
     Duration,
+    /// Why a load failed: what nginx logged.
+    Error,
 }
 
 impl Field {
     /// All fields, in the order of documentation and messages.
-    pub const ALL: [Field; 19] = [
+    pub const ALL: [Field; 20] = [
         Field::Event,
         Field::Id,
         Field::NPrev,
@@ -69,6 +71,7 @@ impl Field {
         Field::Core,
         Field::Connections,
         Field::Duration,
+        Field::Error,
     ];
 
     /// The name that follows the `$`.
@@ -93,6 +96,7 @@ impl Field {
             Field::Core => "core",
             Field::Connections => "connections",
             Field::Duration => "duration",
+            Field::Error => "error",
         }
     }
 
@@ -120,6 +124,7 @@ impl Field {
                 Some(reason) => write!(to, "{reason}")?,
                 None => return Ok(false),
             },
+            Field::Error => return number(event.error, to),
             Field::Connections => return number(event.connections, to),
             Field::Duration => match event.duration {
                 Some(ms) => write!(to, "{}.{:03}", ms / 1000, ms % 1000)?,
@@ -166,7 +171,7 @@ impl Template {
     /// # let workers: [WorkerRecord; 4] = Default::default();
     /// # let events: [EventRecord; 16] = Default::default();
     /// # let roster =
-    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    /// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events, messages: &[] };
     /// # roster.create(0, 77);
     /// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
     /// # let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
@@ -265,6 +270,7 @@ mod tests {
         reason: Some(Reason::Signal { number: 9, core: false }),
         connections: None,
         duration: None,
+        error: None,
     };
 
     fn filled(text: &str) -> String {

@@ -87,6 +87,7 @@ pub enum Mode {
 }
 
 /// What one step did.
+#[allow(clippy::large_enum_variant, reason = "plain data, of which few are there at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Did {
     /// Nothing: the program that is awaited runs. Only in [`Mode::NonBlocking`].
@@ -125,7 +126,7 @@ struct Awaited {
 /// # let workers: [WorkerRecord; 4] = Default::default();
 /// # let events: [EventRecord; 16] = Default::default();
 /// # let roster =
-/// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+/// #     Roster { head: &head, generations: &generations, workers: &workers, events: &events, messages: &[] };
 /// # roster.create(0, 77);
 /// # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
 /// /// A process with one hook for each kind of event, which never starts a program.

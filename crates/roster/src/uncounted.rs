@@ -75,7 +75,8 @@ mod tests {
     fn each_index_has_one() {
         let head = Head::default();
         let workers = [WorkerRecord::default(), WorkerRecord::default()];
-        let roster = Roster { head: &head, generations: &[], workers: &workers, events: &[] };
+        let roster =
+            Roster { head: &head, generations: &[], workers: &workers, events: &[], messages: &[] };
         roster.create(0, 0);
         assert!(roster.has_room());
         let one = Uncounted { index: 1, pid: 4_194_303, since_boot: 1 << 41 };

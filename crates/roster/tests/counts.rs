@@ -75,7 +75,7 @@ fn a_worker_takes_the_place_of_the_last_that_registered() {
 }
 
 fn memory() -> Memory {
-    Memory::new(Geometry { generations: 6, workers: 12, events: 8 })
+    Memory::new(Geometry { generations: 6, workers: 12, events: 8, messages: 0 })
 }
 
 fn counts(event: &Event) -> (Option<u32>, u32, Option<u32>, u32) {

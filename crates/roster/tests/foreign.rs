@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use common::Memory;
 use roster::Geometry;
 
-const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8 };
+const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8, messages: 2 };
 
 #[test]
 fn zeros_are_not_ours() {

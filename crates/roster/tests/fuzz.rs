@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use common::{Memory, NOW};
-use roster::{Event, Field, Geometry, Kind, Reason, Roster, Template, Transition};
+use roster::{Event, Field, Geometry, Kind, Message, Reason, Roster, Template, Transition};
 
-const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8 };
+const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8, messages: 2 };
 
 /// Random numbers: xorshift, so that a seed says everything.
 struct Random(u64);
@@ -115,7 +115,7 @@ fn transition(random: &mut Random) -> Transition {
         0 => Transition::MasterStart { pid, workers: 2, began, reload: pid % 2 == 0 },
         1 => Transition::MasterReady { generation, pid },
         2 => Transition::MasterExit { generation, pid },
-        3 => Transition::ReloadFailed { pid, began },
+        3 => Transition::ReloadFailed { pid, began, error: None },
         4 => Transition::MasterLost { pid },
         5 => Transition::WorkerDraining { slot, connections, stopping: slot % 2 == 0 },
         6 => Transition::WorkerStuck { slot, connections },
@@ -335,6 +335,7 @@ fn texts_with_fields() {
         reason: Some(Reason::Exit(255)),
         connections: Some(0),
         duration: Some(u32::MAX - 1),
+        error: Some(Message::new(b"why")),
     };
     fuzz(2, |random| {
         let mut text = String::new();
@@ -355,7 +356,7 @@ fn texts_with_fields() {
                 let other = Event { seq: 1, time: 2, generation: 3, pid: 4, n_mine: 5, ..event };
                 let other = Event { kind: Kind::MasterExit, reason: None, n_older: 6, ..other };
                 let other = Event { worker: Some(7), n_prev: None, n_next: Some(8), ..other };
-                let other = Event { connections: None, duration: None, ..other };
+                let other = Event { connections: None, duration: None, error: None, ..other };
                 let other = Event { n_left: 9, stopping: false, history: 10, ..other };
                 let other = Event { respawn_of: Some(11), ..other };
                 let differs = template.fill(&other).to_string() != filled;

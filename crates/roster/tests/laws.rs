@@ -55,7 +55,7 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
         Action::MasterStart => {
             Transition::MasterStart { pid, workers: 2, began: 1, reload: pid % 2 == 0 }
         }
-        Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2 },
+        Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2, error: None },
         Action::MasterLost => Transition::MasterLost { pid },
         Action::WorkerDraining(n) => {
             let stopping = n % 5 == 0;
@@ -204,7 +204,7 @@ proptest! {
 
     #[test]
     fn laws_hold_while_processes_die_anywhere(happenings in happenings(1..120)) {
-        live(Geometry { generations: 6, workers: 12, events: 8 }, &happenings);
+        live(Geometry { generations: 6, workers: 12, events: 8, messages: 4 }, &happenings);
     }
 }
 
@@ -214,13 +214,13 @@ proptest! {
 
     #[test]
     fn laws_hold_for_long_with_little_room(happenings in happenings(4000..6000)) {
-        let refused = live(Geometry { generations: 3, workers: 5, events: 4 }, &happenings);
+        let refused = live(Geometry { generations: 3, workers: 5, events: 4, messages: 4 }, &happenings);
         prop_assert!(refused.contains(&Full::Generations), "reloads while old ones live");
         prop_assert!(refused.contains(&Full::Workers), "all slots are taken at times");
     }
 
     #[test]
     fn laws_hold_for_long_with_much_room(happenings in happenings(2000..3000)) {
-        live(Geometry { generations: 40, workers: 300, events: 64 }, &happenings);
+        live(Geometry { generations: 40, workers: 300, events: 64, messages: 4 }, &happenings);
     }
 }

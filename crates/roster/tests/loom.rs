@@ -32,6 +32,7 @@ impl Memory {
             generations: &self.generations,
             workers: &self.workers,
             events: &self.events,
+            messages: &[],
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use common::{Memory, NOW};
 use roster::{Geometry, Transition};
 
-const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8 };
+const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8, messages: 2 };
 
 /// A roster behind whose header every word is the same.
 fn filled(word: u64) -> Memory {
@@ -30,7 +30,8 @@ fn the_largest_numbers_there_are() {
     for slot in 0..2 {
         let _ = roster.record(Transition::WorkerRecovered { slot }, NOW, &mut |_| ());
     }
-    let _ = roster.record(Transition::ReloadFailed { pid: 1, began: 1 }, NOW, &mut |_| ());
+    let _ =
+        roster.record(Transition::ReloadFailed { pid: 1, began: 1, error: None }, NOW, &mut |_| ());
 }
 
 #[test]

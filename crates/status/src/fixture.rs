@@ -12,13 +12,18 @@ fn fresh<T: Default>(n: usize) -> Vec<T> {
 }
 
 pub fn node() -> (Snapshot, Facts) {
-    let room = Geometry { generations: 4, workers: 8, events: 64 };
+    let room = Geometry { generations: 4, workers: 8, events: 64, messages: 0 };
     let head = Head::default();
     let generations = fresh::<GenerationRecord>(room.generations);
     let workers = fresh::<WorkerRecord>(room.workers);
     let events = fresh::<EventRecord>(room.events);
-    let roster =
-        Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    let roster = Roster {
+        head: &head,
+        generations: &generations,
+        workers: &workers,
+        events: &events,
+        messages: &[],
+    };
     roster.create(0, 77);
     let at = |ms: u64| Now { wall: 1_000_000 + ms as i64, monotonic: ms, since_boot: 5 + ms };
     let record = |ms, transition| {
@@ -48,7 +53,7 @@ pub fn node() -> (Snapshot, Facts) {
     roster.set_connections(slot, roster.seq(), 3, 7);
     roster.callback_begins(Kind::WorkerStart, 1_500);
     roster.callback_over(Kind::WorkerStart, 50);
-    record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000 });
+    record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000, error: None });
     let facts = Facts {
         version: "1.2.3",
         nginx: "1.28.3".to_string(),

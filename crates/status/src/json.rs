@@ -53,6 +53,7 @@ struct Reloads {
     failed_at: Option<f64>,
     last: Option<&'static str>,
     duration: Option<f64>,
+    error: Option<String>,
 }
 
 #[derive(DeriveSerialize)]
@@ -167,6 +168,7 @@ struct Line<'a> {
     core: Option<bool>,
     connections: Option<u32>,
     duration: Option<f64>,
+    error: Option<String>,
     took: Option<f64>,
 }
 
@@ -271,11 +273,12 @@ fn node<'a>(snapshot: &Snapshot, facts: &'a Facts) -> Node<'a> {
         reload_token: format!("{}.{}", snapshot.generation, reloads.failed),
         seq: snapshot.seq,
         loading_since: facts.loading_since.map(moment),
-        reloads: describe_reloads(reloads),
+        reloads: describe_reloads(snapshot),
     }
 }
 
-fn describe_reloads(reloads: roster::Reloads) -> Reloads {
+fn describe_reloads(snapshot: &Snapshot) -> Reloads {
+    let reloads = snapshot.reloads;
     let last = match (reloads.succeeded, reloads.failed) {
         (0, 0) => None,
         _ if reloads.last_failed => Some("failed"),
@@ -288,6 +291,7 @@ fn describe_reloads(reloads: roster::Reloads) -> Reloads {
         failed_at: reloads.failed_at.map(moment),
         last,
         duration: last.map(|_| seconds(reloads.duration)),
+        error: snapshot.reload_error.map(|error| error.to_string()),
     }
 }
 
@@ -378,6 +382,7 @@ fn line(event: &Event, took: Option<u64>) -> Line<'static> {
         core: event.reason.map(|reason| matches!(reason, Reason::Signal { core: true, .. })),
         connections: event.connections,
         duration: event.duration.map(|ms| seconds(ms.into())),
+        error: event.error.map(|error| error.to_string()),
         took: took.map(|took| took as f64 / 1e6),
     }
 }

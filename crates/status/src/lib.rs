@@ -8,12 +8,12 @@
 //! # let workers: [WorkerRecord; 4] = Default::default();
 //! # let events: [EventRecord; 16] = Default::default();
 //! # let roster =
-//! #     Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+//! #     Roster { head: &head, generations: &generations, workers: &workers, events: &events, messages: &[] };
 //! # roster.create(0, 77);
 //! # let now = Now { wall: 1_700_000_000_000, monotonic: 5, since_boot: 6 };
 //! # let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
 //! # roster.record(load, now, &mut |_| ()).expect("there is room");
-//! # let geometry = Geometry { generations: 4, workers: 4, events: 16 };
+//! # let geometry = Geometry { generations: 4, workers: 4, events: 16, messages: 0 };
 //! use status::{json, losses::Recent, metrics, Facts};
 //!
 //! let snapshot = roster.snapshot(10).expect("nobody moves anything");

@@ -40,6 +40,7 @@ if not pcall(ffi.typeof, "ngx_worker_manager_lua_t") then
             int           stopping;
             int64_t       respawn_of;
             const char   *history;
+            const char   *error;
         } ngx_worker_manager_event_t;
 
         typedef struct {
@@ -185,6 +186,7 @@ local function details_of(event, id)
         core = event.core ~= 0,
         connections = number_of(event.connections),
         duration = event.duration ~= NIL and tonumber(event.duration) / 1000 or nil,
+        error = event.error ~= nil and ffi.string(event.error) or nil,
     }
 end
 

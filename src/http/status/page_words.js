@@ -73,7 +73,7 @@ function judge({ node, lock, generations, losses, zone }, events, now) {
     }
     if (reloads.last === "failed") {
         say("warn", "failed", "Last reload failed",
-            `${span(now - reloads.failed_at)} ago; generation ${node.generation} stays, the error log says why`);
+            `${span(now - reloads.failed_at)} ago; generation ${node.generation} stays: ${reloads.error ?? "the error log says why"}`);
     }
     if (stuck) say("warn", "stuck", `${many(stuck, "worker")} stuck`, "draining for longer than draining_warn");
     if (losses.recent) {
@@ -107,7 +107,7 @@ const EVENT = {
 };
 
 // What happened, in a few words.
-function sentence({ event, generation, worker, pid, reason, core, connections, duration }) {
+function sentence({ event, generation, worker, pid, reason, core, connections, duration, error }) {
     const after = duration === null ? "" : ` after ${span(duration)}`;
     const open = connections === null ? "" : ` with ${many(connections, "connection")}`;
     switch (event) {
@@ -115,7 +115,7 @@ function sentence({ event, generation, worker, pid, reason, core, connections, d
     case "master_ready": return `generation ${generation} is complete${after}`;
     case "master_exit": return `generation ${generation} is over`;
     case "master_lost": return "the master died, its workers live on";
-    case "reload_failed": return `a reload failed${after}, generation ${generation} stays`;
+    case "reload_failed": return `a reload failed${after}, generation ${generation} stays${error ? `: ${error}` : ""}`;
     case "worker_start": return `worker ${worker} started`;
     case "worker_exit": return `worker ${worker} ended${duration === null ? "" : `, drained ${span(duration)}`}`;
     case "worker_draining": return `worker ${worker} drains${open}`;

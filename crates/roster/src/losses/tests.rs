@@ -68,8 +68,13 @@ fn with(workers: &[(i32, u32)], test: impl FnOnce(Roster<'_>)) {
     let generations = [GenerationRecord::default(), GenerationRecord::default()];
     let records: Vec<_> = (0..4).map(|_| WorkerRecord::default()).collect();
     let events: Vec<_> = (0..8).map(|_| EventRecord::default()).collect();
-    let roster =
-        Roster { head: &head, generations: &generations, workers: &records, events: &events };
+    let roster = Roster {
+        head: &head,
+        generations: &generations,
+        workers: &records,
+        events: &events,
+        messages: &[],
+    };
     roster.create(0, 77);
     let record = |transition| {
         let now = Now { wall: 1, monotonic: 2, since_boot: 3 };

@@ -7,7 +7,13 @@ fn the_history_has_the_newest_events() {
     let make = |_| EventRecord::default();
     let events: Vec<_> = (0..4).map(make).collect();
     let generations: Vec<_> = (0..9).map(|_| GenerationRecord::default()).collect();
-    let roster = Roster { head: &head, generations: &generations, workers: &[], events: &events };
+    let roster = Roster {
+        head: &head,
+        generations: &generations,
+        workers: &[],
+        events: &events,
+        messages: &[],
+    };
     roster.create(0, 77);
     let remembered = || roster.history().map(|(e, took)| (e.seq, took)).collect::<Vec<_>>();
     assert_eq!(remembered(), []);
@@ -27,7 +33,7 @@ fn the_history_has_the_newest_events() {
 #[test]
 fn programs_are_counted_from_one() {
     let head = Head::default();
-    let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+    let roster = Roster { head: &head, generations: &[], workers: &[], events: &[], messages: &[] };
     assert_eq!([roster.next_program(), roster.next_program()], [1, 2]);
 }
 
@@ -37,8 +43,13 @@ fn a_slot_that_is_given_to_another_is_no_longer_ones_own() {
     let generations: Vec<_> = (0..4).map(|_| GenerationRecord::default()).collect();
     let workers: Vec<_> = (0..4).map(|_| WorkerRecord::default()).collect();
     let events: Vec<_> = (0..8).map(|_| EventRecord::default()).collect();
-    let roster =
-        Roster { head: &head, generations: &generations, workers: &workers, events: &events };
+    let roster = Roster {
+        head: &head,
+        generations: &generations,
+        workers: &workers,
+        events: &events,
+        messages: &[],
+    };
     roster.create(0, 77);
     let record = |transition| {
         let now = Now { wall: 1, monotonic: 2, since_boot: 3 };
@@ -77,7 +88,7 @@ fn a_slot_that_is_given_to_another_is_no_longer_ones_own() {
 #[test]
 fn what_the_kernel_killed_is_counted_by_cgroup() {
     let head = Head::default();
-    let roster = Roster { head: &head, generations: &[], workers: &[], events: &[] };
+    let roster = Roster { head: &head, generations: &[], workers: &[], events: &[], messages: &[] };
     assert_eq!(roster.oom_kills(7), None);
     for cgroup in 1..=4 {
         roster.set_oom_kills(cgroup, 10 * cgroup);

@@ -49,6 +49,10 @@ impl Memory {
                 ),
                 workers: std::slice::from_raw_parts(base.add(g.workers_offset()).cast(), g.workers),
                 events: std::slice::from_raw_parts(base.add(g.events_offset()).cast(), g.events),
+                messages: std::slice::from_raw_parts(
+                    base.add(g.messages_offset()).cast(),
+                    g.messages,
+                ),
             }
         }
     }

@@ -21,7 +21,7 @@ const CALLBACKS: u32 = 2;
 
 const MASTER_PID: i32 = 1;
 
-const GEOMETRY: Geometry = Geometry { generations: 3, workers: 6, events: 4 };
+const GEOMETRY: Geometry = Geometry { generations: 3, workers: 6, events: 4, messages: 0 };
 
 /// How large a node, what may befall it, and what is wrong with it.
 #[derive(Clone, Debug)]
@@ -205,6 +205,7 @@ pub enum Action {
 }
 
 /// What a holder did.
+#[allow(clippy::large_enum_variant, reason = "few are there at a time")]
 enum Step {
     Retired,
     Did(Did),

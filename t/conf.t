@@ -1,4 +1,5 @@
 # Every mistake in the configuration that can be found is, with file and line, and nginx -t finds it.
+use WorkerManager::Scratch qw(test_nginx);
 use Test::Nginx::Socket 'no_plan';
 
 our $Hooks = "$ENV{WORKER_MANAGER_OBJS}/hooks.so";

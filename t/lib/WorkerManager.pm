@@ -7,7 +7,6 @@ use strict;
 use warnings;
 no warnings 'exec';
 
-use Cwd ();
 use File::Path qw(make_path remove_tree);
 use IO::Socket::INET;
 use IO::Socket::UNIX;
@@ -16,6 +15,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use WorkerManager::Laws;
+use WorkerManager::Scratch;
 
 # Sanitizers make everything slower, and each process looks for leaks at its end.
 our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
@@ -24,7 +24,6 @@ our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
 # has.
 my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
 
-my $count = 0;
 my @nodes;
 
 # Fields of an event in the order in which the suites log them.
@@ -36,8 +35,7 @@ our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid 
 # new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
 sub new {
     my ($class, %options) = @_;
-    my $root = ($ENV{TEST_NGINX_SERVROOT} || Cwd::getcwd() . '/build/servroot') . "-$$-" . $count++;
-    remove_tree($root);
+    my $root = WorkerManager::Scratch::folder('node');
     make_path(map { "$root/$_" } qw(logs conf failpoints out));
     # Workers run as another user if root starts nginx.
     chmod 0777, "$root/failpoints", "$root/out", "$root/logs";
@@ -64,11 +62,7 @@ sub new {
     return $self;
 }
 
-sub free_port {
-    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')
-        or die "no free port: $!";
-    return $socket->sockport;
-}
+sub free_port { return WorkerManager::Scratch::free_port() }
 
 # Writes the configuration; what is given replaces what it was.
 sub configure {

@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-test-asan setup-bench \
-	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan model mistakes fuzz loom clean
+	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan unit model mistakes fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -20,11 +20,13 @@ ifdef T
 	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
 	auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other patched debian lua
-	cargo test --locked --workspace
-	$(MAKE) --no-print-directory model loom
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target dynamic static other patched lua unit model loom
 	auto/prove t
 endif
+
+# The tests of the crates. rustdoc would look for the tokens of a make that runs several targets.
+unit:
+	MAKEFLAGS= cargo test --locked --workspace
 
 # Every order in which a small node can act and be killed, with the laws checked in each state, and random
 # histories of a larger one.

@@ -1,82 +1,136 @@
 # Reloads that fail, of each kind, twice in a row: told, counted, and no number is used up.
-use strict;
-use warnings;
-use Test::More;
-use WorkerManager;
+use Test::Nginx::WorkerManager 'no_plan';
 
-my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die $!;
-my $port = $taken->sockport;
+# The old generation serves, and then a reload succeeds.
+our $Act = <<'END';
+configure broken
+reload fails
+reload fails
+get /
+configure
+reload
+wait master_exit 1
+END
+our $Timeline = <<'END';
+reload_failed(1, nil,2,nil; duration; pid master)
+reload_failed(1, nil,2,nil; duration; pid master)
+master_start(2, 2,0,nil)
+worker_start(2-C, 2,1,nil)  worker_start(2-D, 2,2,nil)  master_ready(2, 2,2,nil)
+    worker_draining(1-A, nil,2,2)  worker_draining(1-B, nil,2,2)
+    worker_exit(1-A, nil,2,2)  worker_exit(1-B, nil,1,2)  master_exit(1, nil,0,2)
+END
 
-my %broken = (
-    'syntax'                      => { main => 'no_such_directive on;' },
-    'a directive of the block'    => { manager => 'interval never;' },
-    'http, after the block'       => { http => 'server { listen nowhere:99999999; }' },
-    'init_conf: an unknown user'  => { main => 'user nobody-of-that-name;' },
-    'bind'                        => { http => "server { listen 127.0.0.1:$port; }" },
-    'a zone too large to be had'  => { http => 'limit_req_zone $uri zone=huge:900000g rate=1r/s;' },
-);
+run_tests();
 
-for my $kind (sort keys %broken) {
-    subtest $kind => sub {
-        my $node = WorkerManager->new->up;
-        my %good = map { $_ => $node->{$_} } qw(main http manager);
-        $node->configure(%{ $broken{$kind} });
-        for my $times (1, 2) {
-            $node->signal('HUP');
-            $node->wait_events('reload_failed', $times);
-        }
-        my @failed = $node->kinds('reload_failed');
-        is_deeply([ WorkerManager::told(@failed) ], [ ('reload_failed(1, -,2,-)') x 2 ], 'told');
-        is($failed[0]{pid}, $node->master, 'by the master');
-        like($failed[0]{duration}, qr/^\d+\.\d{3}$/, 'how long the attempt took');
-        like($node->get('/'), qr/ok/, 'the old generation serves');
-        $node->configure(%good);
-        $node->reload(2);
-        is(scalar $node->kinds('reload_failed'), 2, 'the good one did not fail');
-        $node->down;
-        $node->laws_hold('the laws hold', final => 1);
-    };
-}
+__DATA__
 
-subtest 'a first start that fails tells nothing, nor do -t and -s' => sub {
-    my $node = WorkerManager->new(main => 'no_such_directive on;');
-    isnt(($node->nginx)[0], 0, 'it does not start');
-    isnt(($node->nginx('-t'))[0], 0, '-t');
-    unlike($node->log, qr/EV1/, 'nothing');
-    $node->configure(main => '');
-    $node->up;
-    $node->configure(main => 'no_such_directive on;');
-    isnt(($node->nginx('-t'))[0], 0, '-t');
-    isnt(($node->nginx('-s', 'reload'))[0], 0, '-s');
-    is(scalar $node->kinds('reload_failed'), 0, 'neither is an attempt');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
+=== TEST 1: syntax
+--- main_config_broken
+no_such_directive on;
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
 
-subtest 'master_process off' => sub {
-    my $node = WorkerManager->new(workers => 1, daemon => 0, main => 'master_process off;')->up;
-    $node->configure(main => 'master_process off; no_such_directive on;');
-    $node->signal('HUP');
-    $node->wait_events('reload_failed', 1);
-    like($node->get('/'), qr/ok/, 'it serves on');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
-subtest 'a worker dies while the reload fails' => sub {
-    my $node = WorkerManager->new(manager => 'interval 10m;')->up;
-    # Binding is tried for 2.5 seconds, with SIGCHLD blocked in the master.
-    $node->configure(http => "server { listen 127.0.0.1:$port; }");
-    $node->signal('HUP');
-    $node->wait_for('the attempt', sub { $node->log =~ /bind\(\) to 127.0.0.1:$port failed/ });
-    my ($victim) = $node->on_duty;
-    $node->signal('KILL', $victim);
-    $node->wait_events('worker_lost', 1);
-    $node->wait_events('reload_failed', 1);
-    is(($node->kinds('worker_lost'))[0]{reason}, 'signal 9', 'with its cause');
-    $node->wait_events('worker_start', 3);
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
-done_testing;
+=== TEST 2: a directive of the block
+--- manager_broken
+interval never;
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
+
+
+
+=== TEST 3: http, after the block
+--- http_config_broken
+server { listen nowhere:99999999; }
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
+
+
+
+=== TEST 4: init_conf: an unknown user
+--- main_config_broken
+user nobody-of-that-name;
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
+
+
+
+=== TEST 5: bind
+--- http_config_broken
+server { listen 127.0.0.1:$TEST_NGINX_TAKEN_PORT; }
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
+
+
+
+=== TEST 6: a zone too large to be had
+--- http_config_broken
+limit_req_zone $uri zone=huge:900000g rate=1r/s;
+--- act eval: $::Act
+--- timeline eval: $::Timeline
+--- answers
+ok
+
+
+
+=== TEST 7: a first start that fails tells nothing, nor does -t
+--- main_config
+no_such_directive on;
+--- must_die
+
+
+
+=== TEST 8: -t and -s are no attempts
+--- main_config_broken
+no_such_directive on;
+--- act
+configure broken
+nginx -t fails
+nginx -s reload fails
+--- timeline
+
+
+
+=== TEST 9: master_process off: it serves on
+--- single_process
+--- main_config_broken
+no_such_directive on;
+--- act
+configure broken
+reload fails
+get /
+--- timeline
+reload_failed(1, nil,1,nil; duration; pid master)
+--- answers
+ok
+
+
+
+=== TEST 10: a worker dies while the reload fails
+Binding is tried for 2.5 seconds, with SIGCHLD blocked in the master.
+--- manager
+interval 10m;
+--- http_config_broken
+server { listen 127.0.0.1:$TEST_NGINX_TAKEN_PORT; }
+--- act
+configure broken
+signal HUP
+wait for bind() to 127.0.0.1:$TEST_NGINX_TAKEN_PORT failed
+kill 9 worker 0
+wait worker_lost
+wait reload_failed
+wait 3 worker_start
+--- timeline
+worker_lost(1-A, nil,2,nil; signal 9)  reload_failed(1, nil,1,nil)
+worker_start(1-C, nil,2,nil; respawn_of A)

@@ -32,7 +32,7 @@ my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core con
 our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
     . ' \"$reason\" $core $connections $duration $n_left $stopping $respawn_of $history';
 
-# new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
+# new(workers => 2, manager => '...directives...', main => '...', http => '...', server => '...', module => path)
 sub new {
     my ($class, %options) = @_;
     my $root = WorkerManager::Scratch::folder('node');
@@ -48,6 +48,7 @@ sub new {
         manager => '',
         main    => '',
         http    => '',
+        server  => '',
         tail    => '',
         events  => '',
         listen  => '',
@@ -73,6 +74,7 @@ sub configure {
     my $log = $self->{log} ? qq{on * log notice "EV1 $EVENT"; on * log notice "EV2 $EVENT";} : '';
     my $block = defined $self->{manager} ? "worker_manager { $self->{manager} $log }" : '';
     my $daemon = $self->{daemon} ? 'on' : 'off';
+    my $root = $self->{server} =~ m{location /\s*\{} ? '' : 'location / { return 200 "ok\n"; }';
     $self->write('conf/nginx.conf', <<"END");
 $load
 daemon $daemon;
@@ -88,7 +90,8 @@ http {
     $self->{http}
     server {
         listen 127.0.0.1:$self->{port} $self->{listen};
-        location / { return 200 "ok\\n"; }
+        $root
+        $self->{server}
         location = /slow {
             limit_rate 400;
             add_header X-Worker \$pid;

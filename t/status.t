@@ -2,86 +2,10 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use WorkerManager;
 use WorkerManager::Status;
-
-subtest 'the status says what is' => sub {
-    my ($node, $status) = WorkerManager::Status::node(manager => 'interval 100ms; failed 500ms;');
-    $node->up;
-    my $answer = $status->ask('/workers');
-    is($answer->{headers}{'content-type'}, 'application/json', 'JSON');
-    is($answer->{headers}{'cache-control'}, 'no-store', 'not to be kept');
-    my $is = $status->json;
-    is($is->{node}{master}, $node->master, 'the master');
-    is($is->{node}{generation}, 1, 'the generation');
-    is($is->{node}{reload_token}, '1.0', 'what to wait for');
-    is_deeply([ sort { $a <=> $b } map { $_->{pid} } @{ $is->{workers} } ], [ $node->on_duty ],
-        'the workers');
-    is_deeply([ map { $_->{worker} } @{ $is->{workers} } ], [ 0, 1 ], 'by index');
-    is_deeply($is->{generations}[0]{workers},
-        { running => 2, draining => 0, stuck => 0, hung => 0 }, 'by state');
-    is($is->{generations}[0]{state}, 'ready', 'the generation is ready');
-    is($is->{node}{seq}, $is->{events}[-1]{seq}, 'the newest event is the last');
-    is_deeply([ @{ $is->{losses} }{qw(total recent)} ], [ 0, 0 ], 'nobody died');
-    is($is->{callbacks}{worker_start}{runs}, 4, 'two callbacks ran for each start');
-    # Who told that all are ready may not have let go of it then.
-    $node->wait_for('nobody to hold the lock', sub {
-        !grep { defined } @{ $status->json->{lock} }{qw(holder callback)} });
-    $node->wait_for('connections to be shown', sub {
-        !grep { !$_->{connections} } @{ $status->json->{workers} } });
-
-    my @texts = ($answer->{content});
-    my $held = $node->hold_connection(1);
-    my ($busy) = map { $_->{pid} } $node->held;
-    $node->wait_for('the connection to be shown', sub {
-        my ($worker) = grep { $_->{pid} == $busy } @{ $status->json->{workers} };
-        $worker->{connections}{active} > 0 });
-    $node->reload_ready(2);
-    $node->wait_events('worker_exit', 1, 1);
-    my $draining = sub { my $is = $status->json; grep { $_->{state} eq 'draining' } @{ $is->{workers} } };
-    $node->wait_for('a worker to drain', $draining);
-    push @texts, $status->ask('/workers')->{content};
-    $is = $status->json;
-    is_deeply([ map { "@$_{qw(generation state age)}" } @{ $is->{generations} } ],
-        [ '2 ready current', '1 retired previous' ], 'two generations');
-    is($is->{workers}[2]{pid}, $busy, 'the old worker is last');
-    ok($is->{workers}[2]{draining_since} > 1e9, 'since when it drains');
-    is_deeply([ @{ $is->{node}{reloads} }{qw(succeeded failed last)} ], [ 1, 0, 'succeeded' ],
-        'the reload succeeded');
-    close $held;
-    $node->wait_events('master_exit', 1, 1);
-
-    my ($victim) = $node->on_duty(2);
-    $node->signal('KILL', $victim);
-    $node->wait_events('worker_start', 3, 2);
-    my ($new) = ($node->kinds('worker_start', 2))[-1]{pid};
-    $node->wait_for('the respawn to be shown', sub {
-        grep { $_->{pid} == $new && $_->{respawns} == 1 } @{ $status->json->{workers} } });
-    $is = $status->json;
-    is_deeply([ @{ $is->{losses} }{qw(total recent)} ], [ 1, 1 ], 'one died');
-    ok($is->{losses}{since} <= $is->{events}[0]{time}, 'since before that');
-    my ($stopped) = $node->on_duty(2);
-    $node->signal('STOP', $stopped);
-    $node->wait_events('worker_hung', 1);
-    push @texts, $status->ask('/workers')->{content};
-    is((grep { $_->{pid} == $stopped } @{ $status->json->{workers} })[0]{state}, 'hung', 'it hangs');
-    $node->signal('CONT', $stopped);
-    $node->wait_events('worker_recovered', 1);
-
-    $node->configure(http => "$node->{http} no_such_directive on;");
-    $node->signal('HUP');
-    $node->wait_events('reload_failed', 1);
-    $is = $status->json;
-    is_deeply([ @{ $is->{node}{reloads} }{qw(succeeded failed last)} ], [ 1, 1, 'failed' ],
-        'a reload failed');
-    is($is->{node}{reload_token}, '2.1', 'which is in what to wait for');
-    is($is->{node}{loading_since}, undef, 'and is over');
-    push @texts, $status->ask('/workers')->{content};
-    WorkerManager::Status::is_valid('all as in the schema', 'status', @texts);
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'one moment, whatever happens meanwhile' => sub {
     my ($node, $status) = WorkerManager::Status::node(workers => 8, manager => 'interval 200ms; failed 2s;');
@@ -149,123 +73,265 @@ END
     $node->down;
 };
 
-subtest 'requests' => sub {
-    my ($node, $status) = WorkerManager::Status::node(workers => 1, server => <<'END');
-        location ~ ^/regex/ { worker_manager_status; }
-        location = /exact { worker_manager_status; }
-        location /closed { worker_manager_status; deny all; }
-        location /moved { rewrite ^ /workers/metrics; }
-END
+subtest 'requests for events as lines, and for the page' => sub {
+    my ($node, $status) = WorkerManager::Status::node(workers => 1);
     $node->up;
-    my $is = sub {
-        my ($path, $code, $name, %options) = @_;
-        my $answer = $status->ask($path, %options);
-        is($answer->{status}, $code, $name);
-        return $answer;
-    };
-    my $error = sub {
-        my $answer = $is->(@_);
-        WorkerManager::Status::is_valid("... which says why", 'error', $answer->{content});
-        return JSON::PP::decode_json($answer->{content})->{error};
-    };
-    $is->($_, 200, $_) for '/workers', '/workers/', '/workers/metrics', '/regex/a/metrics', '/exact',
-        '/moved', '/workers/wait?after=0';
-    $error->($_, 404, $_) for '/workersandmore', '/workers/other', '/workers/metrics/';
-    $is->('/closed/metrics', 403, 'what is closed is closed');
-    for my $method (qw(POST PUT DELETE OPTIONS)) {
-        my $answer = $is->('/workers', 405, $method, method => $method);
-        is($answer->{headers}{allow}, 'GET, HEAD', 'what is allowed');
-    }
-    for my $path ('/workers', '/workers/metrics', '/workers/events') {
-        my $answer = $is->($path, 200, "HEAD $path", method => 'HEAD');
-        is($answer->{content} // '', '', 'no body');
-    }
-    like($error->('/workers/wait', 400, 'no generation'), qr/after is missing/, 'the reason');
-    like($error->('/workers/wait?after=x"y', 400, 'no number'), qr/after is "x"y"/, 'the reason');
-    like($error->('/workers/wait?after=1&until=x', 400, 'until'), qr/ready or done/, 'the reason');
-    like($error->('/workers/wait?after=1&timeout=2d', 400, 'time'), qr/30s/, 'the reason');
-    like($error->('/workers/events?after=-1', 400, 'event'), qr/number/, 'the reason');
-    # As a URL for a browser has it, which would be told of it as JSON, too.
-    for my $path ('/workers', '/workers/', '/workers/metrics', '/workers/events', '/workers/wait', '/exact') {
-        like($error->("$path?format=json", 400, "an argument that $path doesn't know"),
-            qr/^"format" is not an argument here/, 'which one');
-    }
-    $is->('/workers?', 200, 'no argument');
-    $error->('/workers/events', 400, 'an id of no event', headers => { 'Last-Event-ID' => 'x' });
-
-    my $html = 'text/html,application/xhtml+xml,*/*;q=0.8';
-    my $page = $is->('/workers', 200, 'a browser', headers => { Accept => $html });
-    is($page->{headers}{'content-type'}, 'text/html; charset=utf-8', 'gets the page');
-    my ($nonce) = $page->{headers}{'content-security-policy'} =~ /script-src 'nonce-(\w+)'/;
-    like($page->{content}, qr/<script nonce="$nonce">/, 'whose scripts it may run');
-    unlike($page->{content}, qr/\@NONCE\@/, 'all of them');
-    my $other = $status->ask('/workers', headers => { Accept => $html });
-    unlike($other->{headers}{'content-security-policy'}, qr/$nonce/, 'each time anew');
-
-    my $lines = $is->('/workers/events', 200, 'lines', headers => { Accept => 'application/x-ndjson' });
-    is($lines->{headers}{'content-type'}, 'application/x-ndjson', 'are lines');
-    is(scalar(split /\n/, $lines->{content}), 3, 'one for each event');
+    my $ask = sub { my ($path, $accept) = @_; $status->ask($path, headers => { Accept => $accept }) };
+    my @nonces = map { $ask->('/workers', 'text/html')->{headers}{'content-security-policy'} =~ /'nonce-(\w+)'/ } 1, 2;
+    isnt($nonces[0], $nonces[1], 'the scripts of a page have a nonce of its own');
+    my $lines = $ask->('/workers/events', 'application/x-ndjson');
     WorkerManager::Status::is_valid('as in the schema', 'event', split /\n/, $lines->{content});
-    my $none = $is->('/workers/events?after=3', 200, 'after the newest',
-        headers => { Accept => 'application/x-ndjson' });
-    is($none->{content} // '', '', 'there is nothing yet');
-    my $later = $is->('/workers/events?after=18446744073709551615', 200, 'after one that never was',
-        headers => { Accept => 'application/x-ndjson' });
-    my ($gap, @all) = split /\n/, $later->{content};
-    WorkerManager::Status::is_valid('a gap', 'missed', $gap);
+    my ($gap, @all) = split /\n/, $ask->('/workers/events?after=18446744073709551615', 'application/x-ndjson')->{content};
+    WorkerManager::Status::is_valid('after one that never was, a gap', 'missed', $gap);
     is(scalar(@all), 3, 'and all there is');
-    is($node->log =~ /(\[(?:alert|crit|emerg)\]\N*|\[error\]\N*worker_manager\N*)/ ? $1 : '', '',
-        'nothing of it in the error log');
     $node->down;
+    $node->laws_hold('the laws hold', final => 1);
 };
 
-subtest 'metrics' => sub {
-    my ($node, $status) = WorkerManager::Status::node(workers => 2);
-    $node->up;
-    $node->signal('SEGV', ($node->on_duty)[0]);
-    $node->wait_events('worker_start', 3);
-    $node->reload(2);
-    $node->configure(http => "$node->{http} no_such_directive on;");
-    $node->signal('HUP');
-    $node->wait_events('reload_failed', 1);
-    my $text = $status->ask('/workers/metrics');
-    my $open = $status->ask('/workers/metrics',
-        headers => { Accept => 'application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5' });
-    like($text->{headers}{'content-type'}, qr{^text/plain; version=0\.0\.4}, 'the text format');
-    like($open->{headers}{'content-type'}, qr{^application/openmetrics-text; version=1\.0\.0},
-        'OpenMetrics');
-    like($open->{content}, qr/# EOF\n\z/, 'which has an end');
-    for my $answer ($text, $open) {
-        for my $line (
-            'generation 2.0', 'workers{generation="current",state="running"} 2',
-            'worker_starts_total 5', 'worker_exits_total 2',
-            'worker_losses_total{reason="signal 11"} 1', 'worker_respawns_total 1',
-            'reloads_total{result="success"} 1', 'reloads_total{result="failure"} 1',
-            'config_last_reload_successful 0.0',
-            'callback_duration_seconds_count{event="worker_start"} 10',
-        ) {
-            like($answer->{content}, qr/^nginx_worker_manager_\Q$line\E$/m, $line);
-        }
-    }
-    $node->down;
-};
+run_tests();
 
-subtest 'the configuration' => sub {
-    my $node = WorkerManager->new(manager => undef, log => 0,
-        http => 'server { location / { worker_manager_status; } }');
-    my ($code, $output) = $node->nginx('-t');
-    is($code, 256, 'without the block');
-    like($output, qr/"worker_manager_status" directive needs a "worker_manager" block in \N+nginx\.conf:\d+$/m,
-        'is refused with file and line');
-    for my $case (
-        [ 'server { location / { worker_manager_status; worker_manager_status; } }', 'is duplicate' ],
-        [ 'server { worker_manager_status; }', 'is not allowed here' ],
-        [ 'server { location / { worker_manager_status on; } }', 'invalid number of arguments' ],
-    ) {
-        $node->configure(manager => '', http => $case->[0]);
-        ($code, $output) = $node->nginx('-t');
-        like($output, qr/$case->[1]\N+nginx\.conf:\d+$/m, $case->[1]);
-    }
-};
+__DATA__
 
-done_testing;
+=== TEST 1: the status says what is
+--- manager
+interval 100ms;
+--- act
+GET /workers 200 ^content-type: application/json$
+GET /workers 200 ^cache-control: no-store$
+status node.master = <the master>
+status node.generation = 1
+status node.reload_token = "1.0"
+status workers.number = 2
+status workers.0.pid = <worker 0>
+status workers.0.worker = 0
+status workers.1.pid = <worker 1>
+status workers.1.worker = 1
+status generations.0.workers = {"draining":0,"hung":0,"running":2,"stuck":0}
+status generations.0.state = "ready"
+status node.seq = events.last.seq
+status losses.total = 0
+status losses.recent = 0
+status callbacks.worker_start.runs = 4
+status lock.holder = null
+status lock.callback = null
+status workers.0.connections != null
+status workers.1.connections != null
+
+
+
+=== TEST 2: a reload, and a connection that keeps an old worker
+--- manager
+interval 100ms;
+--- act
+hold a connection
+reload
+wait 1 worker_exit 1
+status workers.2.state = "draining"
+status workers.2.connections.active > 0
+status workers.2.pid = <held>
+status workers.2.draining_since > 1000000000
+status generations.number = 2
+status generations.0.generation = 2
+status generations.0.state = "ready"
+status generations.0.age = "current"
+status generations.1.generation = 1
+status generations.1.state = "retired"
+status generations.1.age = "previous"
+status node.reloads.succeeded = 1
+status node.reloads.failed = 0
+status node.reloads.last = "succeeded"
+
+
+
+=== TEST 3: a death
+--- manager
+interval 100ms;
+--- act
+kill 9 worker 0
+wait 3 worker_start
+status workers.0.pid = <worker 0>
+status workers.0.respawns = 1
+status losses.total = 1
+status losses.recent = 1
+status losses.since <= events.0.time
+
+
+
+=== TEST 4: a worker that hangs
+--- manager
+interval 100ms;
+failed 500ms;
+--- act
+stop worker 0
+wait worker_hung of worker 0
+status workers.0.state = "hung"
+continue worker 0
+wait worker_recovered of worker 0
+status workers.0.state = "running"
+
+
+
+=== TEST 5: a reload that fails
+--- main_config_broken
+no_such_directive on;
+--- act
+reload
+wait master_exit 1
+configure broken
+reload fails
+status node.reloads.succeeded = 1
+status node.reloads.failed = 1
+status node.reloads.last = "failed"
+status node.reload_token = "2.1"
+status node.loading_since = null
+
+
+
+=== TEST 6: what is there and what is not
+--- workers: 1
+--- config
+location /workers { worker_manager_status; }
+location ~ ^/regex/ { worker_manager_status; }
+location = /exact { worker_manager_status; }
+location /closed { worker_manager_status; deny all; }
+location /moved { rewrite ^ /workers/metrics; }
+--- act
+GET /workers 200
+GET /workers/ 200
+GET /workers? 200
+GET /workers/metrics 200
+GET /regex/a/metrics 200
+GET /exact 200
+GET /moved 200
+GET /workers/wait?after=0 200
+GET /workersandmore 404 "error"
+GET /workers/other 404 "error"
+GET /workers/metrics/ 404 "error"
+GET /closed/metrics 403
+HEAD /workers 200 \n\n\z
+HEAD /workers/metrics 200 \n\n\z
+HEAD /workers/events 200 \n\n\z
+POST /workers 405 ^allow: GET, HEAD$
+PUT /workers 405 ^allow: GET, HEAD$
+DELETE /workers 405 ^allow: GET, HEAD$
+OPTIONS /workers 405 ^allow: GET, HEAD$
+--- no_error_log
+[alert]
+[crit]
+[emerg]
+
+
+
+=== TEST 7: requests that are wrong are told why
+--- workers: 1
+--- config
+location /workers { worker_manager_status; }
+location = /exact { worker_manager_status; }
+--- act
+GET /workers/wait 400 "error":.*after is missing
+GET /workers/wait?after=x"y 400 "error":.*after is \\"x\\"y\\"
+GET /workers/wait?after=1&until=x 400 "error":.*ready or done
+GET /workers/wait?after=1&timeout=2d 400 "error":.*30s
+GET /workers/events?after=-1 400 "error":.*number
+GET /workers?format=json 400 "error":"\\"format\\" is not an argument here
+GET /workers/?format=json 400 "error":"\\"format\\" is not an argument here
+GET /workers/metrics?format=json 400 "error":"\\"format\\" is not an argument here
+GET /workers/events?format=json 400 "error":"\\"format\\" is not an argument here
+GET /workers/wait?format=json 400 "error":"\\"format\\" is not an argument here
+GET /exact?format=json 400 "error":"\\"format\\" is not an argument here
+GET /workers/events [Last-Event-ID: x] 400 "error"
+--- no_error_log
+[alert]
+[crit]
+[emerg]
+worker_manager:
+
+
+
+=== TEST 8: a browser gets the page, whose scripts it may run, and all of them
+--- workers: 1
+--- act
+GET /workers [Accept: text/html,application/xhtml+xml,*/*;q=0.8] 200 ^content-type: text/html; charset=utf-8$
+GET /workers [Accept: text/html,application/xhtml+xml,*/*;q=0.8] 200 script-src 'nonce-(\w+)'.*<script nonce="\1">
+GET /workers [Accept: text/html,application/xhtml+xml,*/*;q=0.8] 200 not \@NONCE\@
+
+
+
+=== TEST 9: events as lines
+--- workers: 1
+--- act
+GET /workers/events [Accept: application/x-ndjson] 200 ^content-type: application/x-ndjson$
+GET /workers/events [Accept: application/x-ndjson] 200 \n\n(?:\{[^\n]*\}\n){3}\z
+GET /workers/events?after=3 [Accept: application/x-ndjson] 200 \n\n\z
+
+
+
+=== TEST 10: metrics, in the text format and as OpenMetrics, which has an end
+--- main_config_broken
+no_such_directive on;
+--- act
+kill SEGV worker 0
+wait 3 worker_start
+reload
+wait master_exit 1
+configure broken
+reload fails
+GET /workers/metrics 200 ^content-type: text/plain; version=0\.0\.4
+GET /workers/metrics 200 ^nginx_worker_manager_generation 2\.0$
+GET /workers/metrics 200 ^nginx_worker_manager_workers\{generation="current",state="running"\} 2$
+GET /workers/metrics 200 ^nginx_worker_manager_worker_starts_total 5$
+GET /workers/metrics 200 ^nginx_worker_manager_worker_exits_total 2$
+GET /workers/metrics 200 ^nginx_worker_manager_worker_losses_total\{reason="signal 11"\} 1$
+GET /workers/metrics 200 ^nginx_worker_manager_worker_respawns_total 1$
+GET /workers/metrics 200 ^nginx_worker_manager_reloads_total\{result="success"\} 1$
+GET /workers/metrics 200 ^nginx_worker_manager_reloads_total\{result="failure"\} 1$
+GET /workers/metrics 200 ^nginx_worker_manager_config_last_reload_successful 0\.0$
+GET /workers/metrics 200 ^nginx_worker_manager_callback_duration_seconds_count\{event="worker_start"\} 10$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^content-type: application/openmetrics-text; version=1\.0\.0.*\n# EOF\n\z
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_generation 2\.0$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_workers\{generation="current",state="running"\} 2$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_worker_starts_total 5$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_worker_exits_total 2$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_worker_losses_total\{reason="signal 11"\} 1$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_worker_respawns_total 1$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_reloads_total\{result="success"\} 1$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_reloads_total\{result="failure"\} 1$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_config_last_reload_successful 0\.0$
+GET /workers/metrics [Accept: application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5] 200 ^nginx_worker_manager_callback_duration_seconds_count\{event="worker_start"\} 10$
+
+
+
+=== TEST 11: the status needs the block
+--- without_manager
+--- config
+location /workers { worker_manager_status; }
+--- must_die
+--- error_log eval
+qr/"worker_manager_status" directive needs a "worker_manager" block in \N+nginx\.conf:\d+$/m
+
+
+
+=== TEST 12: the directive twice
+--- config
+location /workers { worker_manager_status; worker_manager_status; }
+--- must_die
+--- error_log eval
+qr/is duplicate\N+nginx\.conf:\d+$/m
+
+
+
+=== TEST 13: the directive in the wrong place
+--- config
+worker_manager_status;
+--- must_die
+--- error_log eval
+qr/is not allowed here\N+nginx\.conf:\d+$/m
+
+
+
+=== TEST 14: an argument
+--- config
+location /workers { worker_manager_status on; }
+--- must_die
+--- error_log eval
+qr/invalid number of arguments\N+nginx\.conf:\d+$/m

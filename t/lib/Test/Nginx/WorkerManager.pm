@@ -85,11 +85,6 @@ timeline. C<answers_like> has regular expressions.
 
 A line for each C<nginx> among the steps: a regular expression for what it printed.
 
-=item status
-
-What the status says when the steps are done, a line each: C<node.generation = 2>, C<workers.0.state = "running">. It
-is waited for.
-
 =item files_like
 
 The name of a file of the node and a regular expression for its content, a line each.
@@ -119,6 +114,12 @@ or C<configure 2>.
     wait for TEXT                   until the log has this text
     get /path
     get /path until PATTERN         until the body is that
+    GET /path 200                   a request and the code of its answer
+    GET /path [Accept: text/html] 200 PATTERN
+                                    with headers, after semicolons, and what the answer, head and body, has to match
+    POST /path 200 not PATTERN      or must not match
+    status node.generation = 2      waits until the status at /workers, which is there then, says so: JSON, <worker 0>,
+                                    <the master>, <held> or another part of it; also !=, > and <=
     nginx -t                        and it succeeds; `nginx -t fails`
     remove NAME                     a file of the node
     quit, terminate                 the node, and it is over
@@ -128,11 +129,11 @@ or C<configure 2>.
 use strict;
 use warnings;
 
-use HTTP::Tiny;
 use JSON::PP ();
 use Test::More;
 use WorkerManager;
 use WorkerManager::Scratch qw(test_nginx);
+use WorkerManager::Status;
 use WorkerManager::Timeline;
 
 use Test::Nginx::Socket ();
@@ -159,7 +160,8 @@ sub run_block {
     # Without that of the suite, which prove says.
     my $name = $block->name =~ s/^\S+ //r;
     $block->set_value(name => $name);
-    my $run = bless { block => $block, name => $name, letters => {}, answers => [], outputs => [] }, __PACKAGE__;
+    my $run = bless { block => $block, name => $name, letters => {}, answers => [], outputs => [],
+        connections => [] }, __PACKAGE__;
     $run->{node} = WorkerManager->new(port => WorkerManager::Scratch::free_port());
     @ENV{qw(TEST_NGINX_SERVER_ROOT TEST_NGINX_PORT TEST_NGINX_TAKEN_PORT)} =
         ($run->{node}{root}, $run->{node}{port}, $taken->sockport);
@@ -194,10 +196,13 @@ sub configuration {
     my $single = defined $self->{block}->single_process;
     $main .= "\nmaster_process off;" if $single;
     $self->{told} = !$has_none;
+    my $asked = join ' ', map { $_ // '' } $self->{block}->act, scalar $self->{block}->request;
+    my $status = $asked =~ m{^status |/workers}m && ($server // '') !~ m{location /workers\b}
+        ? "\nlocation /workers { worker_manager_status; }" : '';
     return (
         main    => $main // '',
         http    => $http // '',
-        server  => ($server // '') . (defined $self->{block}->status ? 'location = /workers { worker_manager_status; }' : ''),
+        server  => ($server // '') . $status,
         manager => $has_none ? undef : $manager // '',
         workers => $workers // ($single ? 1 : 2),
         daemon  => !$single && !defined $self->{block}->foreground,
@@ -250,7 +255,6 @@ sub lives {
     }
     my $until = $from + WorkerManager::Timeline::size(@timeline);
     $node->wait_for('the timeline', sub { my @events = $node->events; @events >= $until }) if @timeline;
-    $self->status if defined $block->status;
     if (defined $block->request) {
         Test::Nginx::Util::server_port_for_client($node->{port});
         # The log is looked at here.
@@ -263,6 +267,8 @@ sub lives {
     }
     $self->end;
     $self->timeline($from, @timeline) if defined $block->timeline;
+    my %json = %{ $self->{json} // {} };
+    WorkerManager::Status::is_valid("$self->{name} - as in the schema: $_", $_, @{ $json{$_} }) for sort keys %json;
     $self->texts('answers', 0);
     $self->texts('answers_like', 1);
     my @outputs = @{ $self->{outputs} };
@@ -282,6 +288,7 @@ sub lives {
 sub end {
     my ($self) = @_;
     my $node = $self->{node};
+    close $_ for splice @{ $self->{connections} };
     return if $self->{over}++;
     return $node->down if WorkerManager::is_alive($node->master);
     my @left = $node->on_duty;
@@ -323,31 +330,62 @@ sub texts {
     return;
 }
 
-# Waits for a status that has what the section says.
+# Waits for a status in which a value is what it has to be.
 sub status {
-    my ($self) = @_;
-    my $node = $self->{node};
-    my @lines = split /\n/, $self->{block}->status;
-    my @differ = ('no status');
-    $node->wait_for('the status', sub {
-        my $answer = HTTP::Tiny->new(timeout => 1)->get("http://127.0.0.1:$node->{port}/workers");
+    my ($self, $path, $operator, $expected) = @_;
+    my ($is, $text);
+    $expected =~ s/<(.+)>/$self->pid($1)/e;
+    my $holds = $self->{node}->wait_for("the status: $path $operator $expected", sub {
+        my $answer = $self->ask->ask('/workers');
         return 0 unless $answer->{success};
-        my $status = JSON::PP::decode_json($answer->{content});
-        @differ = grep { $_ } map { status_differs($status, $_) } @lines;
-        return !@differ;
+        $text = $answer->{content};
+        my $status = JSON::PP::decode_json($text);
+        # A name is another value of it.
+        my $other = $expected =~ /^[a-z_]+\./ ? value($status, $expected) : JSON::PP->new->allow_nonref->decode($expected);
+        ($is, $other) = map { JSON::PP->new->allow_nonref->canonical->encode($_) } value($status, $path), $other;
+        return $operator eq '=' ? $is eq $other : $operator eq '!=' ? $is ne $other
+            : $is =~ /^[\d.]/ && ($operator eq '>' ? $is > $other : $is <= $other);
     });
-    is("@differ", '', "$self->{name} - the status");
+    ok($holds, "$self->{name} - the status: $path $operator $expected") or diag $is;
+    push @{ $self->{json}{status} }, $text if defined $text;
     return;
 }
 
-sub status_differs {
-    my ($value, $line) = @_;
-    my ($path, $expected) = $line =~ /^(\S+) = (.*)$/ or die "a status has the line: $line\n";
+sub ask { return WorkerManager::Status->new($_[0]{node}{port}) }
+
+sub value {
+    my ($value, $path) = @_;
     for my $key (split /\./, $path) {
-        $value = ref $value eq 'ARRAY' ? $key eq 'number' ? scalar @$value : $value->[$key] : $value->{$key};
+        return undef unless ref $value; ## no critic (ExplicitReturnUndef)
+        $value = ref $value eq 'HASH' ? $value->{$key}
+            : $key eq 'number' ? scalar @$value
+            : $value->[ $key eq 'last' ? -1 : $key ];
     }
-    my $is = JSON::PP->new->allow_nonref->canonical->encode($value);
-    return $is eq $expected ? '' : "$path is $is";
+    return $value;
+}
+
+# One request, and what its answer has to be.
+sub exchange {
+    my ($self, $method, $path, $headers, $code, $not, $pattern) = @_;
+    my %headers = map { split /:\s*/, $_, 2 } split /;\s+/, $headers // '';
+    my $answer = $self->ask->ask($path, method => $method, headers => \%headers);
+    my $name = "$self->{name} - $method $path";
+    is($answer->{status}, $code, "$name: $code") or diag $answer->{content};
+    my $content = $answer->{content} // '';
+    my $text = join '', map { "$_: $answer->{headers}{$_}\n" } sort keys %{ $answer->{headers} };
+    if (defined $pattern) {
+        my $is = "$text\n$content" =~ /$pattern/ms;
+        ok($not ? !$is : $is, "$name: " . ($not // '') . $pattern) or diag "$text\n$content";
+    }
+    push @{ $self->{json}{error} }, $content if $code >= 400 && $text =~ m{^content-type: application/json$}m;
+    return;
+}
+
+# What a text in angle brackets stands for.
+sub pid {
+    my ($self, $text) = @_;
+    return ($self->{node}->held)[0]{pid} if $text eq 'held';
+    return $self->whom($text);
 }
 
 # What the log has to have and has not, and what it must not have.
@@ -448,6 +486,8 @@ my @STEPS = (
             if defined $until;
         push @{ $self->{answers} }, $body;
     } ],
+    [ qr/([A-Z]+) (\S+)(?: \[(.+?)\])? (\d{3})(?: (not )?(.+))?/ => sub { my ($self, undef, @words) = @_; $self->exchange(@words) } ],
+    [ qr/status (\S+) (=|!=|>|<=) (.+)/ => sub { my ($self, undef, @words) = @_; $self->status(@words) } ],
     [ qr/nginx (.+?)( fails)?/ => sub {
         my ($self, $node, $arguments, $fails) = @_;
         my ($status, $output) = $node->nginx(split ' ', $arguments);

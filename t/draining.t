@@ -1,81 +1,9 @@
 # Workers that drain: the moment, how long, how many connections; and those that drain for too long.
 use strict;
 use warnings;
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use WorkerManager;
-
-subtest 'a connection keeps an old worker' => sub {
-    my $node = WorkerManager->new(workers => 1)->up;
-    my $held = $node->hold_connection(1);
-    $node->signal('HUP');
-    $node->wait_events('worker_draining', 1, 1);
-    my ($drain) = $node->kinds('worker_draining', 1);
-    is($drain->{connections}, 1, 'one connection');
-    is($drain->{mine}, 1, 'it is counted on');
-    is(scalar $node->kinds('worker_exit'), 0, 'it has not ended');
-    close $held;
-    $node->wait_events('master_exit', 1, 1);
-    my ($exit) = $node->kinds('worker_exit', 1);
-    like($exit->{duration}, qr/^\d+\.\d{3}$/, 'how long it drained');
-    is(scalar $node->kinds('worker_stuck'), 0, 'nobody is stuck unless asked');
-    unlike($node->log, qr/open socket/, 'nginx finds nothing left open');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'idle connections are not counted, nginx closes them' => sub {
-    my $node = WorkerManager->new(workers => 1)->up;
-    my $idle = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $node->{port});
-    print $idle "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    my $line = <$idle>;
-    my $held = $node->hold_connection(1);
-    $node->signal('HUP');
-    $node->wait_events('worker_draining', 1, 1);
-    is(($node->kinds('worker_draining', 1))[0]{connections}, 1, 'only the one in use');
-    close $held;
-    $node->wait_events('master_exit', 1, 1);
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'draining_warn' => sub {
-    my $node = WorkerManager->new(workers => 1, manager => 'draining_warn 300ms;')->up;
-    my $held = $node->hold_connection(1);
-    $node->signal('HUP');
-    $node->wait_events('worker_stuck', 1, 1);
-    my ($stuck) = $node->kinds('worker_stuck', 1);
-    is($stuck->{connections}, 1, 'its connections');
-    cmp_ok($stuck->{duration}, '>=', 0.3, 'after the time');
-    $node->reload_ready(3);
-    close $held;
-    $node->wait_events('master_exit', 1, 1);
-    is(scalar $node->kinds('worker_stuck'), 1, 'once');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'a whole node that quits' => sub {
-    my $node = WorkerManager->new(workers => 2, manager => 'draining_warn 100ms;')->up;
-    my $held = $node->hold_connection(1);
-    $node->signal('QUIT');
-    $node->wait_events('worker_draining', 2, 1);
-    $node->wait_events('worker_stuck', 1, 1);
-    $node->wait_events('worker_exit', 1, 1);
-    close $held;
-    $node->wait_for('the end', sub { !WorkerManager::is_alive($node->master) });
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'a worker told to quit alone' => sub {
-    my $node = WorkerManager->new(workers => 2)->up;
-    my ($one) = $node->on_duty;
-    $node->signal('QUIT', $one);
-    $node->wait_events('worker_start', 3);
-    is_deeply([ map { $_->{pid} } $node->kinds('worker_draining') ], [$one], 'it drains');
-    is(scalar $node->kinds('master_ready'), 1, 'the generation is not ready once more');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'what comes up while an awaited program runs is told right after it' => sub {
     my $node = WorkerManager->new(workers => 1);
@@ -109,21 +37,118 @@ END
     $node->laws_hold('the laws hold', final => 1);
 };
 
-subtest 'as few connections as nginx allows' => sub {
-    # One for the listening socket and one for the channel to the master: none is left to notice by.
-    my $node = WorkerManager->new(workers => 1, connections => 2)->up;
-    $node->signal('KILL', $node->on_duty);
-    $node->wait_events('worker_start', 2);
-    unlike($node->log, qr/not enough|fatal code/, 'the worker starts');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
+run_tests();
 
-subtest 'fast stop: nobody drains' => sub {
-    my $node = WorkerManager->new->up;
-    $node->down('TERM');
-    is(scalar $node->kinds('worker_draining'), 0, 'none');
-    $node->laws_hold('the laws hold', final => 1);
-};
+__DATA__
 
-done_testing;
+=== TEST 1: a connection keeps an old worker; nobody is stuck unless asked
+--- workers: 1
+--- act
+hold a connection
+reload
+wait worker_draining 1
+release the connection
+wait master_exit 1
+--- timeline
+master_start(2, 1,0,nil)
+worker_start(2-B, 1,1,nil)  master_ready(2, 1,1,nil)  worker_draining(1-A, nil,1,1; connections 1)
+worker_exit(1-A, nil,1,1; duration)
+master_exit(1, nil,0,1)
+--- no_error_log
+open socket
+
+
+
+=== TEST 2: idle connections are not counted, nginx closes them
+--- workers: 1
+--- act
+keep a connection alive
+hold a connection
+reload
+wait worker_draining 1
+release the connection
+wait master_exit 1
+--- timeline
+master_start(2, 1,0,nil)
+worker_start(2-B, 1,1,nil)  master_ready(2, 1,1,nil)  worker_draining(1-A, nil,1,1; connections 1)
+worker_exit(1-A, nil,1,1)
+master_exit(1, nil,0,1)
+
+
+
+=== TEST 3: draining_warn: stuck once, after the time
+--- workers: 1
+--- manager
+draining_warn 300ms;
+--- act
+hold a connection
+reload
+wait worker_stuck 1
+reload
+wait master_exit 2
+release the connection
+wait master_exit 1
+--- timeline
+master_start(2, 1,0,nil)
+worker_start(2-B, 1,1,nil)  master_ready(2, 1,1,nil)  worker_draining(1-A, nil,1,1; connections 1)
+worker_stuck(1-A, nil,1,1; connections 1; duration 0.3)
+master_start(3, 1,0,nil; older 1)
+worker_start(3-C, 1,1,nil)  master_ready(3, 1,1,nil)  worker_draining(2-B, 1,1,1; connections 0)
+    worker_exit(2-B, 1,1,1)  master_exit(2, 1,0,1)
+worker_exit(1-A, nil,1,1; duration 0.3)
+master_exit(1, nil,0,1)
+
+
+
+=== TEST 4: a whole node that quits
+--- manager
+draining_warn 100ms;
+--- act
+hold a connection
+signal QUIT
+wait 2 worker_draining 1
+wait worker_stuck 1
+wait worker_exit 1
+release the connection
+wait for the end
+--- timeline
+worker_draining(1-A, nil,2,nil; connections 1)  worker_draining(1-B, nil,2,nil; connections 0)
+    worker_stuck(1-A, nil,2,nil)  worker_exit(1-B, nil,2,nil)
+worker_exit(1-A, nil,1,nil)
+master_exit(1, nil,0,nil)
+
+
+
+=== TEST 5: a worker told to quit alone drains, and the generation is not ready once more
+--- act
+signal QUIT worker 0
+wait 3 worker_start
+--- timeline
+worker_draining(1-A, nil,2,nil; worker 0)
+worker_exit(1-A, nil,2,nil)
+worker_start(1-C, nil,2,nil; worker 0; respawn_of A)
+
+
+
+=== TEST 6: as few connections as nginx allows
+One for the listening socket and one for the channel to the master: none is left to notice by.
+--- workers: 1
+--- connections: 2
+--- act
+kill 9 worker 0
+wait 2 worker_start
+--- timeline
+worker_lost(1-A, nil,1,nil; signal 9)
+worker_start(1-B, nil,1,nil; respawn_of A)
+--- no_error_log
+not enough
+fatal code
+
+
+
+=== TEST 7: fast stop: nobody drains
+--- act
+terminate
+--- timeline
+worker_exit(1-A, nil,2,nil)  worker_exit(1-B, nil,1,nil)
+master_exit(1, nil,0,nil)

@@ -383,6 +383,16 @@ sub hold_connection {
     });
 }
 
+# Opens a connection that has been answered and is kept alive.
+sub idle_connection {
+    my ($self) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) or die "no connection: $!";
+    print $socket "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    $socket->flush;
+    my $line = <$socket>;
+    return $socket;
+}
+
 # The workers that held connections go to, in the order of holding.
 sub held { @{ $_[0]{held} // [] } }
 

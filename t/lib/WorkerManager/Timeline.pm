@@ -7,8 +7,9 @@ package WorkerManager::Timeline;
 #
 # Each event is `name(id, n_prev,n_mine,n_next)`. In an id a letter stands for a pid: the same letter for the
 # same one, another letter for another one. What comes behind the counts, after semicolons, is a reason
-# (`signal 9`), or a field and its value (`worker 1`, `respawn_of C`, `connections 1`, `pid master`), or a field
-# that has to be a number of seconds (`duration`). Without a reason the event has none.
+# (`signal 9`), or a field and its value (`worker 1`, `respawn_of C`, `connections 1`, `pid master` or its
+# `launcher`), or a field that has to be a number of seconds (`duration`), of at least so many (`duration 0.3`).
+# Without a reason the event has none.
 #
 # The lines are in order. Events of one line come in any order that keeps that of each worker and each
 # generation; a line goes on in the next one if that is indented. The counts are those of the order that is
@@ -20,7 +21,6 @@ use warnings;
 use WorkerManager::Laws;
 
 my %FIELD = map { $_ => 1 } qw(worker left stopping respawn_of connections older pid);
-my $PID = qr/\d+-([A-Z])/;
 
 # The lines of a timeline, each a list of events; dies if it can't be read.
 sub parse {
@@ -46,8 +46,8 @@ sub event {
     die "$event{text} needs three counts\n" if @counts != 3;
     @event{qw(prev mine next)} = map { $_ eq 'nil' ? '-' : $_ } @counts;
     for my $more (@more) {
-        if ($more eq 'duration') {
-            push @{ $event{fields} }, [ duration => undef ];
+        if ($more =~ /^duration(?: ([\d.]+))?\z/) {
+            push @{ $event{fields} }, [ duration => $1 // 0 ];
         } elsif ($more =~ /^(\w+) (\S+)\z/ && $FIELD{$1}) {
             push @{ $event{fields} }, [ $1 => $2 eq 'nil' ? '-' : $2 ];
         } else {
@@ -130,14 +130,16 @@ sub fits {
     my %bound = %$letters;
     my $is = sub {
         my ($letter, $pid) = @_;
-        return 0 if grep { $bound{$_} eq $pid && $_ ne $letter } keys %bound;
+        # A single process is its own master.
+        return 0 if grep { $bound{$_} eq $pid && $_ ne $letter && $_ ne 'master' && $letter ne 'master' } keys %bound;
         return ($bound{$letter} //= $pid) eq $pid;
     };
     return 0 if defined $written->{letter} && !$is->($written->{letter}, $event->{pid});
     for my $field (@{ $written->{fields} }) {
         my ($name, $value) = @$field;
         my $told = $event->{$name} // '-';
-        my $same = !defined $value ? $told =~ /^\d+\.\d{3}\z/
+        my $same = $name eq 'duration' ? $told =~ /^\d+\.\d{3}\z/ && $told >= $value
+            : $value eq 'launcher' ? $told ne $letters->{master}
             : $value =~ /^(?:[A-Z]|master)\z/ ? $is->($value, $told)
             : $value eq $told;
         return 0 unless $same;

@@ -107,11 +107,13 @@ or C<configure 2>.
     stop worker 0 of generation 1   SIGSTOP
     continue worker 0               SIGCONT
     hold a connection to generation 1
+    keep a connection alive         after a request, with none under way
     release the connection          the oldest that is held; `release the connections` all of them
     wait master_exit 1              until that was told of generation 1
     wait 2 worker_exit              so many of them, of any generation
     wait worker_hung of worker 0    of the worker that has this index now
-    wait for TEXT                   until the log has this text
+    wait for TEXT                   until the log has this text; `wait for 3 times TEXT` so often
+    wait for the end                of the node
     get /path
     get /path until PATTERN         until the body is that
     GET /path 200                   a request and the code of its answer
@@ -460,6 +462,10 @@ my @STEPS = (
         my ($self, $node, $generation) = @_;
         push @{ $self->{connections} }, $node->hold_connection($generation // $self->generation);
     } ],
+    [ qr/keep a connection alive/ => sub {
+        my ($self, $node) = @_;
+        push @{ $self->{idle} }, $node->idle_connection;
+    } ],
     [ qr/release the connection/ => sub { my ($self) = @_; close shift @{ $self->{connections} } } ],
     [ qr/release the connections/ => sub { my ($self) = @_; close $_ for splice @{ $self->{connections} } } ],
     [ qr/wait(?: (\d+))? (\w+_\w+)(?: (\d+))?/ => sub {
@@ -470,9 +476,14 @@ my @STEPS = (
         my ($self, $node, $kind, $whom) = @_;
         $node->wait_event_of($kind, $self->whom($whom));
     } ],
-    [ qr/wait for (.+)/ => sub {
-        my ($self, $node, $text) = @_;
-        $node->wait_for($text, sub { index($node->log, $text) >= 0 });
+    [ qr/wait for the end/ => sub {
+        my ($self, $node) = @_;
+        $node->wait_for('the end of the master', sub { $node->reap; !WorkerManager::is_alive($node->master) });
+        $self->{over} = $self->{acted_end} = 1;
+    } ],
+    [ qr/wait for (?:(\d+) times )?(.+)/ => sub {
+        my ($self, $node, $times, $text) = @_;
+        $node->wait_for($text, sub { my @found = $node->log =~ /\Q$text\E/g; @found >= ($times // 1) });
     } ],
     [ qr/get (\S+)(?: until (.+))?/ => sub {
         my ($self, $node, $path, $until) = @_;

@@ -3,7 +3,7 @@
 MODULE = ngx_worker_manager_module.so
 
 .PHONY: run build test check bench setup-build setup-check setup-test setup-test-asan setup-bench \
-	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan model mistakes fuzz loom clean
+	test-module hooks chaos chaos-hooks dynamic static other patched debian test-asan unit model mistakes fuzz loom clean
 
 # The demo: nginx on 127.0.0.1:8080, each event in the terminal.
 run: build
@@ -14,17 +14,19 @@ run: build
 build: setup-build
 	auto/build objs
 
-# Everything. T=t/timeline.t runs only that.
+# Everything. T=t/lifecycle runs only that folder, T=t/lifecycle/010-timeline.t only that suite.
 test: setup-test build test-module hooks chaos-hooks
 ifdef T
 	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
 	auto/prove $(T)
 else
-	$(MAKE) --no-print-directory dynamic static other patched debian lua
-	cargo test --locked --workspace
-	$(MAKE) --no-print-directory model loom
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target dynamic static other patched lua unit model loom
 	auto/prove t
 endif
+
+# The tests of the crates. rustdoc would look for the tokens of a make that runs several targets.
+unit:
+	MAKEFLAGS= cargo test --locked --workspace
 
 # Every order in which a small node can act and be killed, with the laws checked in each state, and random
 # histories of a larger one.
@@ -49,7 +51,7 @@ fuzz: setup-test build test-module hooks
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p status --test fuzz -- --test-threads 2
-	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf/020-conf-fuzz.t
 
 # The module with failpoints in it, for the tests.
 test-module: setup-build
@@ -62,7 +64,7 @@ objs/hooks.so: nginx/hooks.c nginx/ngx_worker_manager.h
 	cc -shared -fPIC -Wall -Wextra -Werror -o $@ nginx/hooks.c
 
 # A real nginx under chaos for SECONDS, checked from outside; the same SEED does the same again. Under the
-# sanitizers: CHAOS_SECONDS=300 CHAOS_SEEDS="1 2" make test-asan T=t/chaos.t.
+# sanitizers: CHAOS_SECONDS=300 CHAOS_SEEDS="1 2" make test-asan T=t/lifecycle/140-chaos.t.
 chaos: setup-test build test-module chaos-hooks
 	exec chaos/run $(or $(SECONDS),60) $(SEED)
 
@@ -86,8 +88,8 @@ debian: setup-build
 
 # The suites with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, chaos included, and
 # 1,000 reloads without them, for the memory. Not those of the Lua library, which run on Debian's nginx, one
-# of them under valgrind, nor t/build.t, whose builds are others and which is skipped. T=t/timeline.t runs
-# only that.
+# of them under valgrind, nor t/build/010-build.t, whose builds are others and which is skipped.
+# T=t/lifecycle/010-timeline.t runs only that.
 test-asan: setup-test-asan build test-module hooks chaos-hooks
 	auto/asan
 ifdef T
@@ -95,7 +97,7 @@ ifdef T
 else
 	$(MAKE) --no-print-directory debian lua
 	SANITIZERS=1 auto/prove t
-	WORKER_MANAGER_RELOADS=1000 auto/prove t/reloads.t
+	WORKER_MANAGER_RELOADS=1000 auto/prove t/lifecycle/100-reloads.t
 endif
 
 .PHONY: lua test-matrix

@@ -9,8 +9,9 @@ use Cwd qw(abs_path);
 use Exporter qw(import);
 use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
-use IO::Socket::INET;
 use Time::HiRes qw(time sleep);
+
+use WorkerManager::Scratch;
 
 our @EXPORT = qw($top $root $turns prepare median lower_quartile row table free_port configure start
     stop wait_until workers cpu marks one_start);
@@ -58,9 +59,7 @@ sub build_marks {
     }
 }
 
-sub free_port {
-    return IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')->sockport;
-}
+sub free_port { return WorkerManager::Scratch::free_port() }
 
 sub configure {
     my (%options) = @_;

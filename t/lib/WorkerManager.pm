@@ -7,7 +7,6 @@ use strict;
 use warnings;
 no warnings 'exec';
 
-use Cwd ();
 use File::Path qw(make_path remove_tree);
 use IO::Socket::INET;
 use IO::Socket::UNIX;
@@ -16,6 +15,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use WorkerManager::Laws;
+use WorkerManager::Scratch;
 
 # Sanitizers make everything slower, and each process looks for leaks at its end.
 our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
@@ -24,7 +24,6 @@ our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
 # has.
 my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
 
-my $count = 0;
 my @nodes;
 
 # Fields of an event in the order in which the suites log them.
@@ -33,11 +32,10 @@ my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core con
 our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
     . ' \"$reason\" $core $connections $duration $n_left $stopping $respawn_of $history';
 
-# new(workers => 2, manager => '...directives...', main => '...', http => '...', module => path)
+# new(workers => 2, manager => '...directives...', main => '...', http => '...', locations => '...', module => path)
 sub new {
     my ($class, %options) = @_;
-    my $root = ($ENV{TEST_NGINX_SERVROOT} || Cwd::getcwd() . '/build/servroot') . "-$$-" . $count++;
-    remove_tree($root);
+    my $root = WorkerManager::Scratch::folder('node');
     make_path(map { "$root/$_" } qw(logs conf failpoints out));
     # Workers run as another user if root starts nginx.
     chmod 0777, "$root/failpoints", "$root/out", "$root/logs";
@@ -50,6 +48,7 @@ sub new {
         manager => '',
         main    => '',
         http    => '',
+        locations => '',
         tail    => '',
         events  => '',
         listen  => '',
@@ -64,11 +63,7 @@ sub new {
     return $self;
 }
 
-sub free_port {
-    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')
-        or die "no free port: $!";
-    return $socket->sockport;
-}
+sub free_port { return WorkerManager::Scratch::free_port() }
 
 # Writes the configuration; what is given replaces what it was.
 sub configure {
@@ -79,6 +74,7 @@ sub configure {
     my $log = $self->{log} ? qq{on * log notice "EV1 $EVENT"; on * log notice "EV2 $EVENT";} : '';
     my $block = defined $self->{manager} ? "worker_manager { $self->{manager} $log }" : '';
     my $daemon = $self->{daemon} ? 'on' : 'off';
+    my $root = $self->{locations} =~ m{location /\s*\{} ? '' : 'location / { return 200 "ok\n"; }';
     $self->write('conf/nginx.conf', <<"END");
 $load
 daemon $daemon;
@@ -94,7 +90,8 @@ http {
     $self->{http}
     server {
         listen 127.0.0.1:$self->{port} $self->{listen};
-        location / { return 200 "ok\\n"; }
+        $root
+        $self->{locations}
         location = /slow {
             limit_rate 400;
             add_header X-Worker \$pid;
@@ -384,6 +381,16 @@ sub hold_connection {
         }
         return;
     });
+}
+
+# Opens a connection that has been answered and is kept alive.
+sub idle_connection {
+    my ($self) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) or die "no connection: $!";
+    print $socket "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    $socket->flush;
+    my $line = <$socket>;
+    return $socket;
 }
 
 # The workers that held connections go to, in the order of holding.

@@ -10,7 +10,6 @@ use Cwd ();
 use File::Copy qw(copy);
 use File::Path qw(make_path remove_tree);
 use HTTP::Tiny;
-use IO::Socket::INET;
 use JSON::PP ();
 use POSIX ();
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
@@ -18,6 +17,7 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
 use Chaos::Load;
 use Chaos::Record;
 use Chaos::Tracer;
+use WorkerManager::Scratch;
 
 # Where sanitizers report, if nginx was built with them (auto/prove). They make everything slower, and
 # each process looks for leaks at its end.
@@ -58,16 +58,12 @@ sub new {
     $self->write('clock', "\0" x 4096, oct '644');
     open $self->{did}, '>', "$root/did" or die $!;
     $self->{did}->autoflush(1);
-    $self->{port} = free_socket()->sockport;
+    $self->{port} = WorkerManager::Scratch::free_port();
     # What a reload with another server can't bind to.
-    $self->{busy} = free_socket();
+    $self->{busy} = WorkerManager::Scratch::listener();
     # What nginx passes slow requests to.
-    $self->{server} = free_socket();
+    $self->{server} = WorkerManager::Scratch::listener();
     return $self;
-}
-
-sub free_socket {
-    return IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') || die "no free port: $!";
 }
 
 sub path { "$_[0]{root}/$_[1]" }

@@ -15,12 +15,13 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+use WorkerManager::Scratch;
+
 our $DEADLINE = 20;
 
 # A page has more than ASCII to show.
 binmode $_, ':encoding(UTF-8)' for Test::More->builder->output, Test::More->builder->failure_output;
 
-my $count = 0;
 my @browsers;
 
 # Whether there is one to start.
@@ -30,8 +31,7 @@ sub is_there {
 
 sub new {
     my ($class) = @_;
-    my $root = ($ENV{TEST_NGINX_SERVROOT} || '/tmp/worker-manager') . "-browser-$$-" . $count++;
-    remove_tree($root);
+    my $root = WorkerManager::Scratch::folder('browser');
     make_path("$root/profile", "$root/tmp");
     pipe my $out, my $in or die "pipe: $!";
     my $pid = fork // die "fork: $!";

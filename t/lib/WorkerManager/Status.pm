@@ -88,7 +88,7 @@ sub wait_beats {
 # Checks texts of JSON against a definition of the schema.
 sub is_valid {
     my ($name, $definition, @texts) = @_;
-    my $file = ($ENV{TEST_NGINX_SERVROOT} // 'build') . "-json-$$";
+    my $file = WorkerManager::Scratch::folder('json') . '/texts';
     open my $out, '>', $file or die "$file: $!";
     print $out join("\n", @texts), "\n";
     close $out or die "$file: $!";

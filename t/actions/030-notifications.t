@@ -221,6 +221,7 @@ subtest 'of many that hang a bounded number waits' => sub {
     open_gate($node, rest => $rest);
     $node->wait_for('all others', sub { noted($node, 'end') == $waiting - 1 });
     is(noted($node, 'begin'), $waiting, 'though one hangs, all that waited have begun');
+    $node->wait_for('the others to be gone', sub { my @left = supervisors($hook); @left < 2 });
     is(scalar(supervisors($hook)), 1, 'and only that one is left');
     $node->signal('KILL', ($node->on_duty)[0]);
     $node->wait_for('a new one', sub { noted($node, 'end') == $waiting });

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 use WorkerManager::Lua;
+use WorkerManager::Scratch qw(test_nginx);
 
 # Before Test::Nginx looks at them.
 BEGIN {

@@ -1,6 +1,7 @@
 # The module is loaded by Test::Nginx as a user would, and is in nobody's way.
 use strict;
 use warnings;
+use WorkerManager::Scratch qw(test_nginx);
 use Test::Nginx::Socket 'no_plan';
 
 # auto/prove names it; a run by hand may not.

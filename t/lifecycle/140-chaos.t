@@ -9,10 +9,10 @@ use Storable qw(dclone);
 use Test::More;
 
 use Chaos;
+use WorkerManager::Scratch;
 
 $ENV{CHAOS_OBJS} = $ENV{WORKER_MANAGER_OBJS} || 'objs';
-$ENV{CHAOS_ROOT} ||= ($ENV{TEST_NGINX_SERVROOT} || 'build/servroot') . '-chaos';
-# The slots of a folder of this run's own, which auto/prove makes.
+$ENV{CHAOS_ROOT} ||= WorkerManager::Scratch::folder('chaos');
 mkdir $ENV{CHAOS_ROOT};
 
 sub script {

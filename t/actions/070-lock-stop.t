@@ -1,55 +1,13 @@
-# A callback that never returns: the node can be stopped all the same, the others see it rarely, and one of
-# them says so.
+# A callback that never returns: the node can be stopped all the same, and one of the others says so.
 use strict;
 use warnings;
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
+use WorkerManager::Stuck;
 
 # nginx kills its workers 3.15 s after it has told them to end; the rest is this busy machine.
 my $STOP = 8;
-
-# A node whose library does not return from a callback while there is a file out/stuck; its process leaves
-# its pid in out/pid.
-sub node {
-    my ($event, %options) = @_;
-    my $node = WorkerManager->new(workers => 2, %options);
-    my $out = "$node->{root}/out";
-    $node->write('stuck.c', <<"C");
-#include <stdio.h>
-#include <unistd.h>
-int stuck(const void *event, void *data)
-{
-    FILE *file;
-    if (rename("$out/stuck", "$out/taken") == 0 && (file = fopen("$out/pid.new", "w")) != NULL) {
-        fprintf(file, "%d\\n", (int) getpid());
-        fclose(file);
-        rename("$out/pid.new", "$out/pid");
-        while (access("$out/taken", F_OK) == 0)
-            usleep(10000);
-    }
-    return 0;
-}
-C
-    system('cc', '-shared', '-fPIC', '-o', $node->path('stuck.so'), $node->path('stuck.c'));
-    is($?, 0, 'the library');
-    # Lines first: what is not told in full is told by others from the next callback on, or not at all.
-    $node->configure(log => 0, manager => ($options{manager} // '') . join ' ',
-        (map { qq{on * log notice "$_ $WorkerManager::EVENT";} } qw(EV1 EV2)),
-        "on $event call $node->{root}/stuck.so stuck;");
-    return $node->up;
-}
-
-sub stuck_pid {
-    my ($node) = @_;
-    return $node->wait_for('a stuck callback', sub { $node->read('out/pid') =~ /(\d+)/ && $1 });
-}
-
-sub gone {
-    my ($node, @pids) = @_;
-    $node->wait_for('the end of ' . @pids,
-        sub { $node->reap; !grep { WorkerManager::is_alive($_) } @pids });
-}
 
 # Ends the node by a signal; how long that takes, and what is left is gone.
 sub stop_takes {
@@ -212,61 +170,6 @@ subtest 'one of those who wait warns, at 1, 2 and 4 seconds' => sub {
     is_deeply(\@seconds, [ 1, 2, 4 ], 'once each, of five');
     unlink $node->path('out/taken');
     gone($node, $node->master);
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-sub switches {
-    my $sum = 0;
-    for my $pid (@_) {
-        open my $file, '<', "/proc/$pid/status" or die "$pid: $!";
-        local $/;
-        $sum += $1 if <$file> =~ /^voluntary_ctxt_switches:\s+(\d+)/m;
-    }
-    return $sum;
-}
-
-subtest 'those who serve meanwhile sleep' => sub {
-    my $node = node('worker_start', workers => 8, manager => 'interval 1s; failed 30s; ');
-    my ($victim, @serving) = $node->on_duty;
-    $node->write('out/stuck', '');
-    $node->signal('KILL', $victim);
-    my $stuck = stuck_pid($node);
-    # By now every heartbeat has found an event that is not told in full, and come back more and more rarely.
-    my $from = time;
-    $node->wait_for('three seconds', sub { time > $from + 3 });
-    my ($before, $since) = (switches(@serving), time);
-    $node->wait_for('five seconds', sub { time > $since + 5 });
-    my $per_second = (switches(@serving) - $before) / @serving / (time - $since);
-    # A heartbeat each second is among them.
-    cmp_ok($per_second, '<=', 2, sprintf 'each wakes up %.1f times a second', $per_second);
-    # Nobody starts in its place while the master stands still: one that serves has to go on.
-    $node->signal('STOP');
-    $from = time;
-    $node->signal('KILL', $stuck);
-    $node->wait_for('the next one', sub { $node->log =~ /did not finish, its process died/ });
-    cmp_ok(time - $from, '<', 0.6, 'and learns at once that the holder is gone');
-    unlink $node->path('out/taken');
-    $node->signal('CONT');
-    $node->wait_events('worker_start', 10);
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'who waits at an end wakes up 20 times a second' => sub {
-    my $node = node('worker_exit');
-    my ($first, $second) = $node->on_duty;
-    $node->write('out/stuck', '');
-    $node->signal('QUIT', $first);
-    stuck_pid($node);
-    $node->signal('QUIT', $second);
-    $node->wait_for('it waits', sub { $node->log =~ /blocked for 1s/ });
-    my ($before, $since) = (switches($second), time);
-    $node->wait_for('three seconds', sub { time > $since + 3 });
-    my $per_second = (switches($second) - $before) / (time - $since);
-    cmp_ok($per_second, '<=', 25, sprintf '%.1f times', $per_second);
-    unlink $node->path('out/taken');
-    $node->wait_event_of('worker_exit', $second);
-    $node->down;
     $node->laws_hold('the laws hold', final => 1);
 };
 

@@ -47,7 +47,7 @@ const _: () = {
     assert!(offset_of!(ZoneHead, turn) == 88);
     assert!(offset_of!(ZoneHead, warned) == 96);
     assert!(offset_of!(ZoneHead, label) == 104);
-    assert!(LAYOUT_VERSION == 5);
+    assert!(LAYOUT_VERSION == 6);
     assert!(size_of::<ZoneHead>() == 256);
 };
 

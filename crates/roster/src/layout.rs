@@ -6,6 +6,7 @@
 use std::mem::size_of;
 
 use crate::event::{Event, Kind, Reason};
+use crate::held::HeldAreas;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::words::Words;
 
@@ -13,7 +14,7 @@ use crate::words::Words;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ngxrostr");
 
 /// Version of everything in this file.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Words of the journal: a change in full, see `journal.rs`.
 pub(crate) const JOURNAL_WORDS: usize = 40;
@@ -271,14 +272,15 @@ impl Geometry {
     /// The least that makes sense.
     const MIN: Geometry = Geometry { generations: 4, workers: 16, events: 32 };
 
-    /// Divides `bytes`: half for the workers, a thirty-second for the generations, the rest for the
-    /// events. None if that is less than the least.
+    /// Divides `bytes`: half for the workers, a thirty-second for the generations, an eighth at the end for
+    /// what holds those that drain (`held.rs`), the rest for the events. None if that is less than the least.
     pub fn for_bytes(bytes: usize) -> Option<Geometry> {
         let generations = (bytes / 32 / size_of::<GenerationRecord>()).max(Self::MIN.generations);
         let workers = bytes / 2 / size_of::<WorkerRecord>();
         let used = size_of::<Head>()
             + generations * size_of::<GenerationRecord>()
-            + workers * size_of::<WorkerRecord>();
+            + workers * size_of::<WorkerRecord>()
+            + HeldAreas::bytes(bytes);
         let events = bytes.checked_sub(used)? / size_of::<EventRecord>();
         (workers >= Self::MIN.workers && events >= Self::MIN.events).then_some(Geometry {
             generations,
@@ -321,6 +323,7 @@ const _: () = {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::held::HeldArea;
 
     #[test]
     fn the_default_zone_holds_what_the_contract_says() {
@@ -334,7 +337,7 @@ mod tests {
         let mut last = 0;
         for pages in 6..600 {
             let g = Geometry::for_bytes(pages * 4096).unwrap();
-            assert!(g.total() <= pages * 4096);
+            assert!(g.total() + HeldAreas::bytes(pages * 4096) <= pages * 4096);
             assert!(g.workers > last);
             last = g.workers;
         }
@@ -344,12 +347,13 @@ mod tests {
 
     /// Each layout that there was, by its version; a new one is added at the end.
     #[cfg(target_pointer_width = "64")]
-    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2)];
+    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2), (6, 0x637d_f633_42ae_dc30)];
 
     /// FNV-1a of the structures of this file, without comments, and of the sizes that come of them.
     #[cfg(target_pointer_width = "64")]
     fn fingerprint() -> u64 {
-        let structures = include_str!("layout.rs").split("#[repr(C)]\n").skip(1);
+        let files = [include_str!("layout.rs"), include_str!("held.rs")];
+        let structures = files.into_iter().flat_map(|text| text.split("#[repr(C)]\n").skip(1));
         let declared = structures
             .flat_map(|text| text.lines().take_while(|line| *line != "}"))
             .map(|line| line.split("//").next().unwrap_or_default().trim())
@@ -359,6 +363,7 @@ mod tests {
             size_of::<GenerationRecord>(),
             size_of::<WorkerRecord>(),
             size_of::<EventRecord>(),
+            size_of::<HeldArea>(),
         ];
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let sizes = sizes.into_iter().flat_map(usize::to_le_bytes);

@@ -63,6 +63,7 @@ mod delivery;
 mod event;
 #[cfg(feature = "failpoints")]
 mod forget;
+pub mod held;
 mod journal;
 #[cfg(feature = "failpoints")]
 pub mod kill;

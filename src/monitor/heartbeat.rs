@@ -9,7 +9,7 @@ use roster::{Roster, Transition, WorkerView};
 
 use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE, SCHEDULE};
 use super::witness::ThisProcess;
-use super::{busy, drain, order, peers, resume};
+use super::{busy, drain, holders, order, peers, resume};
 use crate::actions::detached;
 use crate::config::Conf;
 use crate::delivery::uncounted::{self, Attempt};
@@ -184,6 +184,7 @@ fn show_connections(member: &Member) {
         let roster = member.zone.roster();
         roster.set_connections(member.slot, member.registration, active, idle);
     }
+    holders::note(member, conf, clock::monotonic());
 }
 
 /// The first round of the event loop.
@@ -213,6 +214,10 @@ unsafe extern "C" fn on_retry(_event: *mut ngx_event_t) {
         peers::tend(&member, now, on_peer_death, Log::current());
         show_connections(&member);
         oom::begin(member.zone.roster());
+    }
+    if drain::is_untold() {
+        // SAFETY: nginx's global cycle is live; a worker keeps it until it exits.
+        holders::note_first(&member, unsafe { Conf::of(ngx_cycle.cast()) }, now);
     }
     resume::come_back();
     // What came up while another event was told has waited for that.
@@ -405,6 +410,9 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
         let is_due = now >= stuck_at;
         Schedule::update(|schedule| schedule.stuck_at = if is_due { 0 } else { stuck_at });
         if is_due {
+            if let Some(member) = serving() {
+                holders::tell(&member, conf, now, log);
+            }
             let connections = process::all_connections();
             transitions.push(Transition::WorkerStuck { slot, connections });
         }

@@ -7,6 +7,7 @@ pub mod log;
 
 pub mod abi;
 pub mod clock;
+pub mod connections;
 mod descriptor;
 pub mod failpoint;
 pub mod header;

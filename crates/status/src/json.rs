@@ -5,6 +5,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
 use crate::cursor::{Cursor, Missed};
+use crate::holders::{self, HeldBy};
 use crate::losses::Recent;
 use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 
@@ -21,7 +22,7 @@ struct Status<'a> {
     node: Node<'a>,
     lock: Lock,
     generations: Vec<Generation>,
-    workers: Vec<Worker>,
+    workers: Vec<Worker<'a>>,
     losses: Losses,
     callbacks: Callbacks<'a>,
     zone: Zone,
@@ -90,7 +91,7 @@ struct States {
 }
 
 #[derive(DeriveSerialize)]
-struct Worker {
+struct Worker<'a> {
     id: String,
     pid: i32,
     worker: u32,
@@ -101,6 +102,7 @@ struct Worker {
     respawns: u32,
     connections: Option<Connections>,
     draining_since: Option<f64>,
+    held_by: Option<HeldBy<'a>>,
 }
 
 #[derive(DeriveSerialize)]
@@ -325,7 +327,7 @@ fn describe(g: &GenerationView, snapshot: &Snapshot) -> Generation {
     }
 }
 
-fn worker(w: &WorkerView, facts: &Facts) -> Worker {
+fn worker<'a>(w: &WorkerView, facts: &'a Facts) -> Worker<'a> {
     let now = facts.now;
     Worker {
         id: format!("{}-{}", w.generation, w.pid),
@@ -338,6 +340,7 @@ fn worker(w: &WorkerView, facts: &Facts) -> Worker {
         respawns: w.respawns,
         connections: w.connections.map(|(active, idle)| Connections { active, idle }),
         draining_since: wall(w.draining_since, now),
+        held_by: holders::of(w, facts),
     }
 }
 
@@ -400,6 +403,13 @@ mod tests {
         assert_eq!(status["workers"][0]["respawns"], 1);
         assert_eq!(status["workers"][1]["connections"], Value::Null);
         assert_eq!(status["workers"][1]["state"], "draining");
+        assert_eq!(status["workers"][0]["held_by"], Value::Null);
+        let held_by = &status["workers"][1]["held_by"];
+        assert_eq!((&held_by["looked_at"], &held_by["total"]), (&1_002.9.into(), &3.into()));
+        let held = &held_by["connections"][0];
+        assert_eq!((&held["protocol"], &held["path"]), (&"http/1".into(), &"/slow".into()));
+        assert_eq!((&held["age"], &held["request_age"]), (&2.5.into(), &2.0.into()));
+        assert_eq!((&held["idle_since"], &held["upstream"]), (&Value::Null, &Value::Null));
         assert_eq!(status["callbacks"]["worker_start"]["runs"], 1);
         assert_eq!(status["lock"]["callback"], Value::Null);
         assert_eq!(status["zone"]["workers"]["used"], 2);

@@ -42,7 +42,7 @@ mistakes:
 # for 4 seconds each at most. A build of its own, since loom's atomics are not those of a zone.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
-		cargo test --locked -p roster --test loom
+		cargo test --locked -p roster --test loom --test loom_held
 
 # Random tables and texts for the roster, random requests, and random configurations, for about SECONDS
 # each. SEED chooses another run.

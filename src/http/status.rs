@@ -241,6 +241,7 @@ fn facts(zone: Zone) -> Facts {
         uncounted: uncounted::count(zone),
         former_workers: former::workers(),
         lost_lines: roster.log_failures(),
+        holders: zone.held().read(),
     }
 }
 

@@ -8,7 +8,7 @@ use ngx::ffi::ngx_msec_t;
 
 use super::scan::{scan, serving, tend_soon, wake, Scan};
 use super::schedule::{arm_retry, disarm_retry, retry_after, Schedule, AT_ONCE};
-use super::{busy, drain, order, peers, resume};
+use super::{busy, drain, holders, order, peers, resume};
 use crate::actions::detached;
 use crate::config::Conf;
 use crate::delivery::uncounted::{self, Attempt};
@@ -173,6 +173,7 @@ fn show_connections(member: &Member) {
         let roster = member.zone.roster();
         roster.set_connections(member.slot, member.registration, active, idle);
     }
+    holders::note(member, conf, clock::monotonic());
 }
 
 /// The first round of the event loop.
@@ -202,6 +203,11 @@ fn on_retry() {
         peers::tend(&member, now, on_peer_death, Log::current());
         show_connections(&member);
         oom::begin(member.zone.roster());
+    }
+    if drain::is_untold() {
+        // SAFETY: a worker keeps its cycle until it exits.
+        let conf = unsafe { Conf::in_force() };
+        holders::note_first(&member, conf, now);
     }
     resume::come_back();
     // What came up while another event was told has waited for that.

@@ -5,6 +5,7 @@
 mod busy;
 pub mod drain;
 mod heartbeat;
+mod holders;
 pub mod order;
 mod peers;
 mod resume;

@@ -6,7 +6,7 @@ use roster::{Roster, Transition, WorkerView};
 
 use super::schedule::{retry_after, Schedule, AT_ONCE};
 use super::witness::ThisProcess;
-use super::{busy, drain, order, peers, resume};
+use super::{busy, drain, holders, order, peers, resume};
 use crate::config::Conf;
 use crate::delivery::{member, LockGuard, Member};
 use crate::nginx::clock;
@@ -184,6 +184,9 @@ fn of_itself(me: &WorkerView, stopping: bool, now: u64, conf: &Conf, log: Log) -
         let is_due = now >= stuck_at;
         Schedule::update(|schedule| schedule.stuck_at = if is_due { 0 } else { stuck_at });
         if is_due {
+            if let Some(member) = serving() {
+                holders::tell(&member, conf, now, log);
+            }
             let connections = process::all_connections();
             transitions.push(Transition::WorkerStuck { slot, connections });
         }

@@ -7,6 +7,7 @@ pub mod log;
 
 pub mod abi;
 pub mod clock;
+pub mod connections;
 pub mod cycle;
 mod descriptor;
 pub mod failpoint;

@@ -17,6 +17,7 @@ use ngx::ffi::{
     ngx_int_t, ngx_pagesize, ngx_pagesize_shift, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_page_t,
     ngx_slab_pool_t, ngx_slab_stat_t, NGX_ERROR, NGX_OK,
 };
+use roster::held::{HeldArea, HeldAreas};
 use roster::{Geometry, Roster, LAYOUT_VERSION};
 
 use crate::nginx::clock;
@@ -177,6 +178,23 @@ impl<'a> Zone<'a> {
                 events: records(base, geometry.events_offset(), geometry.events),
                 messages: records(base, geometry.messages_offset(), geometry.messages),
             }
+        }
+    }
+
+    /// What holds workers that drain: the end of the memory, behind the roster.
+    pub fn held(&self) -> HeldAreas<'_> {
+        let bytes = self.head().bytes.load(Relaxed) as usize;
+        let room = bytes.saturating_sub(size_of::<ZoneHead>());
+        if Geometry::for_bytes(room).is_none() {
+            return HeldAreas(&[]);
+        }
+        // SAFETY: the memory is `bytes` long, which `init` allocated and zeroed, and begins and ends with a
+        // page; the roster leaves these bytes of its room free. All words are atomics, for which any bit
+        // pattern is valid.
+        unsafe {
+            let first =
+                self.0.as_ptr().cast::<u8>().add(bytes.saturating_sub(HeldAreas::bytes(room)));
+            HeldAreas(slice::from_raw_parts(first.cast::<HeldArea>(), HeldAreas::number(room)))
         }
     }
 }

@@ -36,7 +36,7 @@ my $at = "http://127.0.0.1:$port";
 # The workers that a generation's table shows: id => state, respawns.
 sub rows {
     return $browser->run(<<'END_JS', $_[0]);
-        const rows = document.querySelectorAll(`[aria-label="Workers of generation ${arguments[0]}"] tbody tr`);
+        const rows = document.querySelectorAll(`[aria-label="Workers of generation ${arguments[0]}"] tbody tr[data-id]`);
         return Object.fromEntries([...rows].map((row) => [row.dataset.id, [row.dataset.state, row.lastChild.textContent]]));
 END_JS
 }
@@ -113,6 +113,9 @@ subtest 'a reload with an old worker that drains' => sub {
     $browser->wait_text('#running-more', qr/^and 1 old one$/);
     is_deeply(rows(1), { "1-$old" => [ 'draining', '0' ] }, 'the old worker');
     is_deeply(rows(2), { map { +"2-$_" => [ 'running', '0' ] } $node->on_duty(2) }, 'the new ones');
+    my $client = '127.0.0.1:' . $held->sockport;
+    $browser->wait_text("tr[data-id='1-$old'] + tr .holders li:first-child",
+        qr{^http/1 GET /slow on 127\.0\.0\.1:$node->{port}, to \Q$client\E: open for .*, .*B sent});
     # The stream was one of an old worker's.
     $browser->wait_text('#link', qr/^Live, back since/);
     timeline_is_complete('nothing is lost over the reload');

@@ -14,6 +14,7 @@ my $STATUS = 'location /workers { worker_manager_status; }';
 sub run {
     answers();
     connections();
+    holders();
     streams();
 }
 
@@ -48,6 +49,39 @@ sub connections {
     my ($few, $many) = @took;
     row('metrics, 524,288 worker_connections for 1,024', sprintf('%.2f ms', $few),
         sprintf('%.2f ms', $many), sprintf('%.1f', $many / $few), '<= 1.5', $many <= 1.5 * $few);
+}
+
+# The heartbeat of a worker that drains, which looks for what holds it, beside the one of the same worker while
+# it serves.
+sub holders {
+    my ($number, $interval) = (10_000, 0.1);
+    my $port = configure(workers => 1, module => 1, manager => "interval ${\ int 1000 * $interval}ms; failed 10s;",
+        locations => "$STATUS client_header_timeout 10m;",
+        # With few left nginx would close some of those that have no request (`ngx_drain_connections`).
+        connections => 1.2 * $number);
+    my $pid = start();
+    wait_until(sub { get($port, '/') });
+    my ($worker) = workers($pid);
+    # Each has begun with a request.
+    my @open = map {
+        my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die $!;
+        syswrite $socket, 'GET /';
+        $socket;
+    } 1 .. $number;
+    my $beat = sub {
+        my ($from, $before) = (time, cpu($worker));
+        sleep 5;
+        return (cpu($worker) - $before) / ((time - $from) / $interval) / 1e6;
+    };
+    sleep 1;
+    my $serving = $beat->();
+    kill 'HUP', $pid;
+    wait_until(sub { get($port, '/workers') =~ /"total":$number,/ });
+    my $draining = $beat->();
+    row("heartbeat of a worker with $number connections", sprintf('%.2f ms', $serving), '-', '-', '', 1);
+    row('the same while it drains', '-', sprintf('%.2f ms', $draining), sprintf('%.1f', $draining / $serving),
+        '<= 2 ms', $draining <= 2);
+    stop($pid, signal => 'TERM');
 }
 
 # The mean time of an answer, one after the other on one connection, milliseconds.

@@ -6,6 +6,7 @@
 use std::mem::size_of;
 
 use crate::event::{Event, Kind, Reason};
+use crate::held::HeldAreas;
 use crate::message::Message;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::words::{Word, Words};
@@ -285,8 +286,9 @@ impl Geometry {
     /// The least that makes sense.
     const MIN: Geometry = Geometry { generations: 4, workers: 16, events: 32, messages: 4 };
 
-    /// Divides `bytes`: half for the workers, a thirty-second for the generations, some for texts, the rest
-    /// for the events. None if that is less than the least.
+    /// Divides `bytes`: half for the workers, a thirty-second for the generations, an eighth at the end for
+    /// what holds those that drain (`held.rs`), some for texts, the rest for the events. None if that is less
+    /// than the least.
     pub fn for_bytes(bytes: usize) -> Option<Geometry> {
         let part = |bytes: usize, size: usize| bytes.checked_div(size).unwrap_or_default();
         let generations =
@@ -294,6 +296,7 @@ impl Geometry {
         let workers = part(bytes / 2, size_of::<WorkerRecord>());
         let messages = Self::MIN.messages;
         let used = Geometry { generations, workers, events: 0, messages }.total();
+        let used = used.saturating_add(HeldAreas::bytes(bytes));
         let events = part(bytes.checked_sub(used)?, size_of::<EventRecord>());
         (workers >= Self::MIN.workers && events >= Self::MIN.events).then_some(Geometry {
             generations,
@@ -347,6 +350,7 @@ const _: () = {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::held::HeldArea;
 
     #[test]
     fn the_default_zone_holds_what_the_contract_says() {
@@ -360,7 +364,7 @@ mod tests {
         let mut last = 0;
         for pages in 6..600 {
             let g = Geometry::for_bytes(pages * 4096).unwrap();
-            assert!(g.total() <= pages * 4096);
+            assert!(g.total() + HeldAreas::bytes(pages * 4096) <= pages * 4096);
             assert!(g.workers > last);
             last = g.workers;
         }
@@ -370,12 +374,13 @@ mod tests {
 
     /// Each layout that there was, by its version; a new one is added at the end.
     #[cfg(target_pointer_width = "64")]
-    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2), (6, 0x871f_3057_0240_eb6a)];
+    const LAYOUTS: &[(u32, u64)] = &[(5, 0x73f8_fc9f_4420_0ea2), (6, 0xd7ae_1005_1ebc_46ac)];
 
     /// FNV-1a of the structures of this file, without comments, and of the sizes that come of them.
     #[cfg(target_pointer_width = "64")]
     fn fingerprint() -> u64 {
-        let structures = include_str!("layout.rs").split("#[repr(C)]\n").skip(1);
+        let files = [include_str!("layout.rs"), include_str!("held.rs")];
+        let structures = files.into_iter().flat_map(|text| text.split("#[repr(C)]\n").skip(1));
         let declared = structures
             .flat_map(|text| text.lines().take_while(|line| *line != "}"))
             .map(|line| line.split("//").next().unwrap_or_default().trim())
@@ -386,6 +391,7 @@ mod tests {
             size_of::<WorkerRecord>(),
             size_of::<EventRecord>(),
             size_of::<MessageRecord>(),
+            size_of::<HeldArea>(),
         ];
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let sizes = sizes.into_iter().flat_map(usize::to_le_bytes);

@@ -65,6 +65,7 @@ mod event;
 mod fields;
 #[cfg(feature = "failpoints")]
 mod forget;
+pub mod held;
 mod journal;
 #[cfg(feature = "failpoints")]
 pub mod kill;

@@ -1,5 +1,6 @@
 //! A node for tests: its second generation runs, the first drains, a reload has just failed.
 
+use roster::held::{Held, Holders, Protocol};
 use roster::{
     EventRecord, GenerationRecord, Geometry, Head, Kind, Now, Roster, Snapshot, Transition,
     WorkerRecord,
@@ -42,6 +43,7 @@ pub fn node() -> (Snapshot, Facts) {
     let load = |began, reload| Transition::MasterStart { pid: 1, workers: 1, began, reload };
     record(100, load(50, false));
     let old = record(200, start(1, 10));
+    let old_registration = roster.seq();
     record(300, Transition::MasterReady { generation: 1, pid: 10 });
     record(1_000, load(950, true));
     let crashing = record(1_100, start(2, 19));
@@ -65,6 +67,22 @@ pub fn node() -> (Snapshot, Facts) {
         uncounted: 3,
         former_workers: 2,
         lost_lines: 0,
+        holders: vec![Holders {
+            registration: old_registration,
+            looked_at: 2_900,
+            total: 3,
+            connections: vec![Held {
+                protocol: Protocol::Http1,
+                since: 500,
+                request_since: 1_000,
+                sent: 42,
+                requests: 1,
+                client: "127.0.0.1:5".to_string(),
+                method: "GET".to_string(),
+                path: "/slow".to_string(),
+                ..Held::default()
+            }],
+        }],
     };
     (roster.snapshot(32).expect("nobody else moves anything"), facts)
 }

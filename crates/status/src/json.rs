@@ -5,6 +5,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::Serialize as DeriveSerialize;
 
 use crate::cursor::{Cursor, Missed};
+use crate::holders::{self, HeldBy};
 use crate::losses::Recent;
 use crate::{count, moment, seconds, wall, Age, Facts, WorkerState};
 
@@ -21,7 +22,7 @@ struct Status<'a> {
     node: Node<'a>,
     lock: Lock,
     generations: Vec<Generation>,
-    workers: Vec<Worker>,
+    workers: Vec<Worker<'a>>,
     losses: Losses,
     callbacks: Callbacks<'a>,
     zone: Zone,
@@ -91,7 +92,7 @@ struct States {
 }
 
 #[derive(DeriveSerialize)]
-struct Worker {
+struct Worker<'a> {
     id: String,
     pid: i32,
     worker: u32,
@@ -102,6 +103,7 @@ struct Worker {
     respawns: u32,
     connections: Option<Connections>,
     draining_since: Option<f64>,
+    held_by: Option<HeldBy<'a>>,
 }
 
 #[derive(DeriveSerialize)]
@@ -345,7 +347,7 @@ fn describe(g: &GenerationView, snapshot: &Snapshot) -> Generation {
     }
 }
 
-fn worker(w: &WorkerView, facts: &Facts) -> Worker {
+fn worker<'a>(w: &WorkerView, facts: &'a Facts) -> Worker<'a> {
     let now = facts.now;
     Worker {
         id: format!("{}-{}", w.generation, w.pid),
@@ -358,6 +360,7 @@ fn worker(w: &WorkerView, facts: &Facts) -> Worker {
         respawns: w.respawns,
         connections: w.connections.map(|(active, idle)| Connections { active, idle }),
         draining_since: w.draining_since.map(|since| wall(since, now)),
+        held_by: holders::of(w, facts),
     }
 }
 

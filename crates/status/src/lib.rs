@@ -28,6 +28,7 @@
 //!     uncounted: 0,
 //!     former_workers: 0,
 //!     lost_lines: 0,
+//!     holders: Vec::new(),
 //! };
 //! let recent = Recent::count(snapshot.events.iter().rev().map(|(event, _)| *event), now.wall);
 //! let status = json::status(&snapshot, &facts, recent);
@@ -52,12 +53,14 @@
 
 pub mod cursor;
 pub mod health;
+mod holders;
 pub mod json;
 pub mod losses;
 pub mod metrics;
 pub mod request;
 pub mod wait;
 
+use roster::held::Holders;
 use roster::{Geometry, Now, Snapshot, WorkerView};
 
 /// What is to be said besides the snapshot.
@@ -83,6 +86,8 @@ pub struct Facts {
     pub former_workers: usize,
     /// Lines of the event log that could not be written.
     pub lost_lines: u64,
+    /// What holds workers that drain.
+    pub holders: Vec<Holders>,
 }
 
 /// What a worker does.

@@ -1,5 +1,5 @@
 
-// The second part of the page's script. Three things keep the page true: a snapshot as JSON, which
+// The last part of the page's script. Three things keep the page true: a snapshot as JSON, which
 // everything but the events is drawn from; the event stream, which adds to the timeline and asks for the
 // next snapshot; and the link, which says how far what is shown can be trusted.
 const $ = (id) => document.getElementById(id);
@@ -117,9 +117,11 @@ function roster(status, now) {
             const entry = rows.get(worker.id);
             show(worker, entry, now);
             previous = place(body, entry.tr, previous);
+            previous = holders(worker, entry, body, now);
         }
         for (const id of old) {
             rows.get(id).tr.remove();
+            rows.get(id).holders?.remove();
             rows.delete(id);
         }
     }

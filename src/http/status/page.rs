@@ -10,6 +10,7 @@ use super::respond::Response;
 const PAGE: &str = concat!(
     include_str!("page.html"),
     include_str!("page_words.js"),
+    include_str!("page_holders.js"),
     include_str!("page.js"),
     "</script>
 </html>

@@ -30,6 +30,13 @@ fn the_status_of_a_node_between_two_reloads() {
     assert_eq!(status["workers"][0]["respawns"], 1);
     assert_eq!(status["workers"][1]["connections"], Value::Null);
     assert_eq!(status["workers"][1]["state"], "draining");
+    assert_eq!(status["workers"][0]["held_by"], Value::Null);
+    let held_by = &status["workers"][1]["held_by"];
+    assert_eq!((&held_by["looked_at"], &held_by["total"]), (&1_002.9.into(), &3.into()));
+    let held = &held_by["connections"][0];
+    assert_eq!((&held["protocol"], &held["path"]), (&"http/1".into(), &"/slow".into()));
+    assert_eq!((&held["age"], &held["request_age"]), (&2.5.into(), &2.0.into()));
+    assert_eq!((&held["idle_since"], &held["upstream"]), (&Value::Null, &Value::Null));
     assert_eq!(status["callbacks"]["worker_start"]["runs"], 1);
     assert_eq!(status["lock"]["callback"], Value::Null);
     assert_eq!(status["zone"]["workers"]["used"], 2);

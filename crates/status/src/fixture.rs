@@ -26,7 +26,29 @@ pub fn node() -> (Snapshot, Facts) {
         messages: &[],
     };
     roster.create(0, 77);
-    let at = |ms: u64| Now { wall: 1_000_000 + ms as i64, monotonic: ms, since_boot: 5 + ms };
+    let old_registration = live(roster);
+    let facts = Facts {
+        version: "1.2.3",
+        nginx: "1.28.3".to_string(),
+        now: at(3_000),
+        master: 1,
+        started: 1_000_000,
+        loading_since: None,
+        room,
+        uncounted: 3,
+        former_workers: 2,
+        lost_lines: 0,
+        holders: vec![held_by_a_download(old_registration)],
+    };
+    (roster.snapshot(32).expect("nobody else moves anything"), facts)
+}
+
+fn at(ms: u64) -> Now {
+    Now { wall: 1_000_000 + ms as i64, monotonic: ms, since_boot: 5 + ms }
+}
+
+/// What happens to the node. The registration of its oldest worker.
+fn live(roster: Roster<'_>) -> u64 {
     let record = |ms, transition| {
         let recorded = roster.record(transition, at(ms), &mut |_| ()).expect("there is room");
         roster.delivered(recorded.event.seq, 7);
@@ -56,33 +78,25 @@ pub fn node() -> (Snapshot, Facts) {
     roster.callback_begins(Kind::WorkerStart, 1_500);
     roster.callback_over(Kind::WorkerStart, 50);
     record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000, error: None });
-    let facts = Facts {
-        version: "1.2.3",
-        nginx: "1.28.3".to_string(),
-        now: at(3_000),
-        master: 1,
-        started: 1_000_000,
-        loading_since: None,
-        room,
-        uncounted: 3,
-        former_workers: 2,
-        lost_lines: 0,
-        holders: vec![Holders {
-            registration: old_registration,
-            looked_at: 2_900,
-            total: 3,
-            connections: vec![Held {
-                protocol: Protocol::Http1,
-                since: 500,
-                request_since: 1_000,
-                sent: 42,
-                requests: 1,
-                client: "127.0.0.1:5".to_string(),
-                method: "GET".to_string(),
-                path: "/slow".to_string(),
-                ..Held::default()
-            }],
+    old_registration
+}
+
+/// What holds the worker that drains.
+fn held_by_a_download(registration: u64) -> Holders {
+    Holders {
+        registration,
+        looked_at: 2_900,
+        total: 3,
+        connections: vec![Held {
+            protocol: Protocol::Http1,
+            since: 500,
+            request_since: 1_000,
+            sent: 42,
+            requests: 1,
+            client: "127.0.0.1:5".to_string(),
+            method: "GET".to_string(),
+            path: "/slow".to_string(),
+            ..Held::default()
         }],
-    };
-    (roster.snapshot(32).expect("nobody else moves anything"), facts)
+    }
 }

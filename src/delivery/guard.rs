@@ -4,6 +4,7 @@ use linux::mutex::{MutexError, Taken};
 use linux::process::is_gone;
 use roster::{Admission, Full, Mode, Recorded, Roster, Transaction, Transition};
 
+use super::alarm;
 use super::dispatcher::Dispatcher;
 use super::membership::beat;
 use super::wait::{await_return, Occasion, Wait};
@@ -129,7 +130,8 @@ impl<'a> LockGuard<'a> {
     ) -> bool {
         let LockGuard { zone, conf, log, transaction, program } = self;
         let (zone, log) = (*zone, *log);
-        transaction.add(transitions);
+        let reported = |transition: &Transition| alarm::report(zone.roster(), transition, log);
+        transaction.add(transitions.into_iter().inspect(reported));
         transaction.commit(zone.roster(), &mut Dispatcher { zone, conf, log, program }, mode)
     }
 }

@@ -1,6 +1,7 @@
 //! Telling events: the lock, the driver of the roster's state machine, and this process's place in the
 //! roster. It uses `config`, whose callbacks it runs, and what is below that.
 
+mod alarm;
 mod dispatcher;
 mod guard;
 mod membership;

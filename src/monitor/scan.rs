@@ -145,17 +145,6 @@ pub fn scan(member: Member, now: u64, closely: Scan) {
     let witness = ThisProcess { judges_at: (closely == Scan::Second).then_some(now) };
     let roster = guard.roster();
     let transitions = roster.seen_by_worker(member.registration, news, &of_itself, &witness);
-    for transition in &transitions {
-        let Transition::WorkerHung { slot } = transition else { continue };
-        let Some(w) = guard.roster().worker(*slot) else { continue };
-        log!(
-            log,
-            Warn,
-            "worker {} missed its heartbeat, the last was {} ms ago",
-            w.pid,
-            now.saturating_sub(w.beat)
-        );
-    }
     resume::work(guard, transitions);
 }
 

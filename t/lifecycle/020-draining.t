@@ -97,6 +97,8 @@ worker_start(3-C, 1,1,nil)  master_ready(3, 1,1,nil)  worker_draining(2-B, 1,1,1
     worker_exit(2-B, 1,1,1)  master_exit(2, 1,0,1)
 worker_exit(1-A, nil,1,1; duration 0.3)
 master_exit(1, nil,0,1)
+--- error_log eval
+qr/\[warn\] .* worker_manager: worker \d+ has been draining for 0s, connections: 1/
 
 
 

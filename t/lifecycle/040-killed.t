@@ -76,6 +76,9 @@ subtest 'the master is killed' => sub {
     $node->signal('KILL');
     $node->wait_events('master_lost', 1);
     is_deeply([ map { $_->{pid} } $node->kinds('master_lost') ], [ $node->master ], 'it is told');
+    my $pid = $node->master;
+    my @said = $node->log =~ /\[error\] .* worker_manager: the master process $pid is gone: nobody replaces workers/g;
+    is(scalar @said, 1, "and nginx's log says it");
     like($node->get('/'), qr/ok/, 'the workers serve on');
     # At which each sees once more that there is no master.
     $status->wait_beats($node);

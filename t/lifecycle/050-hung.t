@@ -103,3 +103,16 @@ worker_recovered(1-A, nil,2,nil)
 worker_draining(1-A, nil,2,nil)
 worker_exit(1-A, nil,2,nil)
 worker_start(1-C, nil,2,nil; respawn_of A)
+
+
+
+=== TEST 4: without any on line, nginx's log says so
+--- manager
+interval 100ms;
+failed 1s;
+--- act
+stop worker 0
+wait for missed its heartbeat
+continue worker 0
+--- error_log eval
+qr/\[warn\] .* worker_manager: worker \d+ missed its heartbeat, the last was \d+ ms ago/

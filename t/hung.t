@@ -1,54 +1,13 @@
 # Heartbeats: workers that hang, and that come back.
 use strict;
 use warnings;
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
 use WorkerManager::Status;
 
 my $QUICK = 'interval 200ms; failed 200ms;';
-
-subtest 'hang and recovery' => sub {
-    my $node = WorkerManager->new(manager => $QUICK)->up;
-    my ($stopped) = $node->on_duty;
-    $node->signal('STOP', $stopped);
-    $node->wait_events('worker_hung', 1);
-    $node->signal('CONT', $stopped);
-    $node->wait_events('worker_recovered', 1);
-    is_deeply([ (WorkerManager::told($node->events))[ 4, 5 ] ], [
-        'worker_hung(1-, -,2,-)', 'worker_recovered(1-, -,2,-)',
-    ], 'once each');
-    is(($node->events)[$_]{pid}, $stopped, 'it is the one') for 4, 5;
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'a hung worker that dies is lost once and not counted twice' => sub {
-    # Time enough for the successor, which knows the cause, to come first.
-    my $node = WorkerManager->new(manager => 'interval 200ms; failed 2s;')->up;
-    my ($stopped) = $node->on_duty;
-    $node->signal('STOP', $stopped);
-    $node->wait_events('worker_hung', 1);
-    $node->signal('KILL', $stopped);
-    $node->wait_events('worker_start', 3);
-    is((WorkerManager::told($node->kinds('worker_lost')))[0],
-        'worker_lost(1-, -,1,-; signal 9)', 'lost');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'a hung worker that is told to quit recovers first' => sub {
-    my $node = WorkerManager->new(manager => $QUICK)->up;
-    my ($stopped) = $node->on_duty;
-    $node->signal('STOP', $stopped);
-    $node->wait_events('worker_hung', 1);
-    $node->signal('QUIT', $stopped);
-    $node->signal('CONT', $stopped);
-    $node->wait_events('worker_exit', 1);
-    is(scalar $node->kinds('worker_recovered'), 1, 'recovered');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'nobody is hung after all were stopped' => sub {
     my ($node, $status) = WorkerManager::Status::node(workers => 4, manager => 'interval 1500ms; failed 1500ms;');
@@ -91,4 +50,56 @@ subtest 'a reload to a quicker rhythm judges nobody by it' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
-done_testing;
+run_tests();
+
+__DATA__
+
+=== TEST 1: hang and recovery, once each
+--- manager
+interval 100ms;
+failed 1s;
+--- act
+stop worker 0
+wait worker_hung
+continue worker 0
+wait worker_recovered
+--- timeline
+worker_hung(1-A, nil,2,nil; worker 0; left 1)
+worker_recovered(1-A, nil,2,nil; worker 0; left 2)
+
+
+
+=== TEST 2: a hung worker that dies is lost once and not counted twice
+There is time enough for the successor, which knows the cause, to come first.
+--- manager
+interval 200ms;
+failed 2s;
+--- act
+stop worker 0
+wait worker_hung
+kill 9 worker 0
+wait 3 worker_start
+--- timeline
+worker_hung(1-A, nil,2,nil; worker 0)
+worker_lost(1-A, nil,1,nil; signal 9)
+worker_start(1-C, nil,2,nil; respawn_of A)
+
+
+
+=== TEST 3: a hung worker that is told to quit recovers first
+--- manager
+interval 100ms;
+failed 1s;
+--- act
+stop worker 0
+wait worker_hung
+signal QUIT worker 0
+continue worker 0
+wait worker_exit
+wait 3 worker_start
+--- timeline
+worker_hung(1-A, nil,2,nil; worker 0)
+worker_recovered(1-A, nil,2,nil)
+worker_draining(1-A, nil,2,nil)
+worker_exit(1-A, nil,2,nil)
+worker_start(1-C, nil,2,nil; respawn_of A)

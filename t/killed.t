@@ -1,25 +1,12 @@
 # Workers and masters that are killed.
 use strict;
 use warnings;
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use WorkerManager;
 use WorkerManager::Status;
 
 my $QUICK = 'interval 200ms; failed 200ms;';
-
-subtest 'kill -9 of a worker' => sub {
-    my $node = WorkerManager->new->up;
-    my ($victim) = $node->on_duty;
-    $node->signal('KILL', $victim);
-    $node->wait_events('worker_start', 3);
-    is_deeply([ (WorkerManager::told($node->events))[ 4, 5 ] ], [
-        'worker_lost(1-, -,2,-; signal 9)', 'worker_start(1-, -,2,-)',
-    ], 'lost, and another starts');
-    is(($node->kinds('worker_lost'))[0]{pid}, $victim, 'it is the one');
-    is(($node->kinds('worker_lost'))[0]{core}, 0, 'without core');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'all workers at once' => sub {
     my $node = WorkerManager->new(workers => 8)->up;
@@ -61,16 +48,6 @@ subtest 'the last old worker is killed just before the node stops' => sub {
     is_deeply([ map { $_->{reason} } $node->kinds('worker_lost', 1) ], ['signal 9'], 'with the cause');
     is_deeply([ $node->log =~ / (\d+)#\d+: EV1 \d+ worker_lost /g ], [ $node->master ],
         'it is told by the master');
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'stop kills a worker that does not end' => sub {
-    my $node = WorkerManager->new->up;
-    my ($stuck) = $node->on_duty;
-    $node->signal('STOP', $stuck);
-    $node->down('TERM');
-    is_deeply([ map { "$_->{pid} $_->{reason}" } $node->kinds('worker_lost') ],
-        ["$stuck signal 9"], 'told as lost by the master');
     $node->laws_hold('the laws hold', final => 1);
 };
 
@@ -124,17 +101,40 @@ subtest 'the master is killed, and all workers but one' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
-subtest 'workers that exit by themselves are replaced' => sub {
-    my $node = WorkerManager->new->up;
-    my @workers = $node->on_duty;
-    $node->signal('QUIT', $workers[0]);
-    $node->wait_events('worker_start', 3);
-    $node->signal('TERM', $workers[1]);
-    $node->wait_events('worker_start', 4);
-    is(scalar $node->kinds('worker_exit'), 2, 'both exits are told');
-    is(scalar $node->kinds('master_exit'), 0, 'and the generation goes on');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
+run_tests();
 
-done_testing;
+__DATA__
+
+=== TEST 1: kill -9 of a worker: lost, and another starts
+--- act
+kill 9 worker 0
+wait 3 worker_start
+--- timeline
+worker_lost(1-A, nil,2,nil; signal 9; core 0; worker 0)
+worker_start(1-C, nil,2,nil; respawn_of A)
+
+
+
+=== TEST 2: stop kills a worker that does not end, and the master tells it as lost
+--- act
+stop worker 0
+terminate
+--- timeline
+worker_exit(1-B, nil,2,nil; worker 1)
+worker_lost(1-A, nil,1,nil; signal 9; worker 0)
+master_exit(1, nil,0,nil; pid master)
+
+
+
+=== TEST 3: workers that exit by themselves are replaced, and the generation goes on
+--- act
+signal QUIT worker 0
+wait 3 worker_start
+signal TERM worker 1
+wait 4 worker_start
+--- timeline
+worker_draining(1-A, nil,2,nil)
+worker_exit(1-A, nil,2,nil; worker 0)
+worker_start(1-C, nil,2,nil; worker 0; respawn_of A)
+worker_exit(1-B, nil,2,nil; worker 1)
+worker_start(1-D, nil,2,nil; worker 1; respawn_of B)

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 no warnings 'portable';    # addresses of 64 bits
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
@@ -191,26 +192,6 @@ subtest 'another name, too; and the block is removed' => sub {
     unlike($node->log, qr/\[(alert|crit|emerg)\]/, 'without a fault');
 };
 
-subtest 'failed reloads use up no number' => sub {
-    my $node = WorkerManager->new->up;
-    # Syntax.
-    $node->configure(main => 'no_such_directive;');
-    $node->signal('HUP');
-    $node->wait_for('the refusal', sub { $node->log =~ /unknown directive "no_such_directive"/ });
-    # A port that is taken: nginx tries for 2.5 s and gives up.
-    my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die $!;
-    my $port = $taken->sockport;
-    $node->configure(main => '', http => "server { listen 127.0.0.1:$port; }");
-    $node->signal('HUP');
-    $node->wait_for('the refusal', sub { $node->log =~ /still could not bind/ });
-    is(scalar $node->kinds('master_start'), 1, 'nothing is told');
-    $node->configure(http => '');
-    $node->reload(2);
-    is(scalar $node->kinds('master_start', 2), 1, 'the next number is the next');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
-
 # The address of a text in a process's memory that it shares with others, and a file to write there;
 # nothing if that is not allowed.
 sub in_shared_memory {
@@ -279,4 +260,29 @@ subtest 'a reload of a single process without the load_module line' => sub {
     like($node->log, qr/exit\s*\z/, 'and ends as it should');
 };
 
-done_testing;
+run_tests();
+
+__DATA__
+
+=== TEST 1: failed reloads, of syntax and of a port that is taken, use up no number
+--- main_config_syntax
+no_such_directive;
+--- http_config_port
+server { listen 127.0.0.1:$TEST_NGINX_TAKEN_PORT; }
+--- act
+configure syntax
+reload fails
+wait for unknown directive "no_such_directive"
+configure port
+reload fails
+wait for still could not bind
+configure
+reload
+wait master_exit 1
+--- timeline
+reload_failed(1, nil,2,nil)
+reload_failed(1, nil,2,nil)
+master_start(2, 2,0,nil)
+worker_start(2-C, 2,1,nil)  worker_start(2-D, 2,2,nil)  master_ready(2, 2,2,nil)
+    worker_draining(1-A, nil,2,2)  worker_draining(1-B, nil,2,2)
+    worker_exit(1-A, nil,2,2)  worker_exit(1-B, nil,1,2)  master_exit(1, nil,0,2)

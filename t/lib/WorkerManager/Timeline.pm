@@ -20,7 +20,7 @@ use warnings;
 
 use WorkerManager::Laws;
 
-my %FIELD = map { $_ => 1 } qw(worker left stopping respawn_of connections older pid);
+my %FIELD = map { $_ => 1 } qw(core worker left stopping respawn_of connections older pid);
 
 # The lines of a timeline, each a list of events; dies if it can't be read.
 sub parse {

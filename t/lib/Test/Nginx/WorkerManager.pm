@@ -454,7 +454,9 @@ my @STEPS = (
     } ],
     [ qr/(?:signal|kill) (\w+)$WHOM/ => sub {
         my ($self, $node, $signal, $whom) = @_;
-        kill $signal, $self->whom($whom);
+        my $pid = $self->whom($whom);
+        kill $signal, $pid;
+        $node->wait_for('its death', sub { !WorkerManager::is_alive($pid) }) if $signal =~ /^(?:9|KILL)$/;
     } ],
     [ qr/stop$WHOM/ => sub { my ($self, $node, $whom) = @_; kill 'STOP', $self->whom($whom) } ],
     [ qr/continue$WHOM/ => sub { my ($self, $node, $whom) = @_; kill 'CONT', $self->whom($whom) } ],

@@ -32,7 +32,7 @@ my @FIELDS = qw(seq event id prev mine next older gen pid worker reason core con
 our $EVENT = '$seq $event $id $n_prev $n_mine $n_next $n_older $generation $pid $worker'
     . ' \"$reason\" $core $connections $duration $n_left $stopping $respawn_of $history';
 
-# new(workers => 2, manager => '...directives...', main => '...', http => '...', server => '...', module => path)
+# new(workers => 2, manager => '...directives...', main => '...', http => '...', locations => '...', module => path)
 sub new {
     my ($class, %options) = @_;
     my $root = WorkerManager::Scratch::folder('node');
@@ -48,7 +48,7 @@ sub new {
         manager => '',
         main    => '',
         http    => '',
-        server  => '',
+        locations => '',
         tail    => '',
         events  => '',
         listen  => '',
@@ -74,7 +74,7 @@ sub configure {
     my $log = $self->{log} ? qq{on * log notice "EV1 $EVENT"; on * log notice "EV2 $EVENT";} : '';
     my $block = defined $self->{manager} ? "worker_manager { $self->{manager} $log }" : '';
     my $daemon = $self->{daemon} ? 'on' : 'off';
-    my $root = $self->{server} =~ m{location /\s*\{} ? '' : 'location / { return 200 "ok\n"; }';
+    my $root = $self->{locations} =~ m{location /\s*\{} ? '' : 'location / { return 200 "ok\n"; }';
     $self->write('conf/nginx.conf', <<"END");
 $load
 daemon $daemon;
@@ -91,7 +91,7 @@ http {
     server {
         listen 127.0.0.1:$self->{port} $self->{listen};
         $root
-        $self->{server}
+        $self->{locations}
         location = /slow {
             limit_rate 400;
             add_header X-Worker \$pid;

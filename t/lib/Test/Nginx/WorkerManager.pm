@@ -204,7 +204,7 @@ sub configuration {
     return (
         main    => $main // '',
         http    => $http // '',
-        server  => ($server // '') . $status,
+        locations => ($server // '') . $status,
         manager => $has_none ? undef : $manager // '',
         workers => $workers // ($single ? 1 : 2),
         daemon  => !$single && !defined $self->{block}->foreground,

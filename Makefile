@@ -14,7 +14,7 @@ run: build
 build: setup-build
 	auto/build objs
 
-# Everything. T=t/timeline.t runs only that.
+# Everything. T=t/lifecycle runs only that folder, T=t/lifecycle/010-timeline.t only that suite.
 test: setup-test build test-module hooks chaos-hooks
 ifdef T
 	$(if $(filter t/lua%,$(T)),$(MAKE) --no-print-directory lua)
@@ -51,7 +51,7 @@ fuzz: setup-test build test-module hooks
 		cargo test --locked -p roster --test fuzz -- --nocapture --test-threads 2
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) \
 		cargo test --locked -p status --test fuzz -- --test-threads 2
-	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf_fuzz.t
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) auto/prove -v t/conf/020-conf-fuzz.t
 
 # The module with failpoints in it, for the tests.
 test-module: setup-build
@@ -64,7 +64,7 @@ objs/hooks.so: nginx/hooks.c nginx/ngx_worker_manager.h
 	cc -shared -fPIC -Wall -Wextra -Werror -o $@ nginx/hooks.c
 
 # A real nginx under chaos for SECONDS, checked from outside; the same SEED does the same again. Under the
-# sanitizers: CHAOS_SECONDS=300 CHAOS_SEEDS="1 2" make test-asan T=t/chaos.t.
+# sanitizers: CHAOS_SECONDS=300 CHAOS_SEEDS="1 2" make test-asan T=t/lifecycle/140-chaos.t.
 chaos: setup-test build test-module chaos-hooks
 	exec chaos/run $(or $(SECONDS),60) $(SEED)
 
@@ -88,8 +88,8 @@ debian: setup-build
 
 # The suites with nginx and the module under AddressSanitizer, LeakSanitizer and UBSan, chaos included, and
 # 1,000 reloads without them, for the memory. Not those of the Lua library, which run on Debian's nginx, one
-# of them under valgrind, nor t/build.t, whose builds are others and which is skipped. T=t/timeline.t runs
-# only that.
+# of them under valgrind, nor t/build/010-build.t, whose builds are others and which is skipped.
+# T=t/lifecycle/010-timeline.t runs only that.
 test-asan: setup-test-asan build test-module hooks chaos-hooks
 	auto/asan
 ifdef T
@@ -97,7 +97,7 @@ ifdef T
 else
 	$(MAKE) --no-print-directory debian lua
 	SANITIZERS=1 auto/prove t
-	WORKER_MANAGER_RELOADS=1000 auto/prove t/reloads.t
+	WORKER_MANAGER_RELOADS=1000 auto/prove t/lifecycle/100-reloads.t
 endif
 
 .PHONY: lua test-matrix

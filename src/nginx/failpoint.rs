@@ -60,7 +60,7 @@ pub fn failpoint(event: roster::Kind, point: &str) {
     }
 }
 
-/// Does what a sanitizer has to find, so that a test can see that it does: t/asan.t.
+/// Does what a sanitizer has to find, so that a test can see that it does: t/build/030-asan.t.
 #[cfg(feature = "failpoints")]
 fn commit(fault: &str) {
     use std::hint::black_box;

@@ -1,6 +1,6 @@
 # The Lua library and the module below it, under valgrind. It knows what the module and the C library
 # allocate; what LuaJIT and nginx's pools hand out is one piece of memory to it, so that whatever Lua
-# collects is put to the test in t/lua_faults.t.
+# collects is put to the test in t/lua/040-faults.t.
 use strict;
 use warnings;
 use Test::More;

@@ -7,10 +7,10 @@ use Time::HiRes qw(sleep);
 use WorkerManager;
 use WorkerManager::Status;
 
-my $RELOADS = $ENV{WORKER_MANAGER_RELOADS} // 60;
+my $RELOADS = $ENV{WORKER_MANAGER_RELOADS} // 200;
 # Until pools, buffers and the ring of events have the size that they keep.
 my $WARM_UP = $RELOADS < 200 ? 20 : 100;
-# Of the master's memory per reload. A leak of 1 KB per reload is above it, glibc's noise below.
+# Of the master's memory per reload, over a hundred. A leak of 1 KB per reload is above it, glibc's noise below.
 my $BOUND_KB = 0.5;
 
 my %broken = (

@@ -1,12 +1,14 @@
 # The zone: full, kept, changed, removed.
 use strict;
 use warnings;
-no warnings 'portable';    # addresses of 64 bits
 use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use Time::HiRes qw(time);
 use WorkerManager;
 use WorkerManager::Status;
+
+# Addresses of 64 bits. After Test::Nginx, which turns all warnings on.
+no warnings 'portable';
 
 # What a roster begins with, see crates/roster/src/layout.rs.
 my $MAGIC = 'ngxrostr';

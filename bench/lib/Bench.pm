@@ -9,8 +9,9 @@ use Cwd qw(abs_path);
 use Exporter qw(import);
 use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
-use Time::HiRes qw(time sleep);
+use Time::HiRes ();
 
+use WorkerManager::Process;
 use WorkerManager::Scratch;
 
 our @EXPORT = qw($top $root $turns prepare median lower_quartile row table free_port configure start
@@ -114,11 +115,8 @@ sub stop {
 
 sub wait_until {
     my ($condition) = @_;
-    my $until = time + 60;
-    while (!$condition->()) {
-        die "timed out\n" if time > $until;
-        sleep 0.01;
-    }
+    WorkerManager::Process::wait_until($condition, 60) or die "timed out\n";
+    return;
 }
 
 # The marks of a file: time and CPU time, nanoseconds.

@@ -5,24 +5,19 @@ package WorkerManager;
 
 use strict;
 use warnings;
-no warnings 'exec';
 
 use File::Path qw(make_path remove_tree);
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use POSIX ();
 use Test::More;
-use Time::HiRes qw(sleep time);
 
 use WorkerManager::Laws;
+use WorkerManager::Process;
 use WorkerManager::Scratch;
 
 # Sanitizers make everything slower, and each process looks for leaks at its end.
 our $DEADLINE = $ENV{WORKER_MANAGER_REPORTS} ? 90 : 20;
-
-# An nginx that a distribution packages keeps its temporary files in folders that only an installed one
-# has.
-my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
 
 my @nodes;
 
@@ -86,7 +81,7 @@ $block
 events { worker_connections $self->{connections}; $self->{events} }
 http {
     access_log off;
-    $TEMPORARY
+    $WorkerManager::Process::TEMPORARY
     $self->{http}
     server {
         listen 127.0.0.1:$self->{port} $self->{listen};
@@ -130,18 +125,11 @@ sub log { $_[0]->read('logs/error.log') }
 # Runs nginx itself with some arguments; its exit status and what it printed.
 sub nginx {
     my ($self, @arguments) = @_;
-    my $out = $self->path('out/nginx.out');
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>', $out;
-        open STDERR, '>&', \*STDOUT;
-        exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
-        POSIX::_exit(127);
-    }
-    waitpid $pid, 0;
-    return ($?, $self->read('out/nginx.out'));
+    my $status = WorkerManager::Process::run($self->{binary}, $self->path('out/nginx.out'), $self->arguments, @arguments);
+    return ($status, $self->read('out/nginx.out'));
 }
+
+sub arguments { return ('-p', $_[0]{root}, '-c', 'conf/nginx.conf') }
 
 # Starts the node. With `daemon off` it is this process's child.
 sub start {
@@ -150,16 +138,8 @@ sub start {
         my ($status, $output) = $self->nginx;
         is($status, 0, 'nginx starts') or diag $output;
     } else {
-        my $pid = fork // die "fork: $!";
-        if (!$pid) {
-            open STDIN, '<', '/dev/null';
-            open STDOUT, '>', $self->path('out/nginx.out');
-            open STDERR, '>&', \*STDOUT;
-            setpgrp;
-            exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf';
-            POSIX::_exit(127);
-        }
-        $self->{child} = $pid;
+        $self->{child} =
+            WorkerManager::Process::start($self->{binary}, $self->path('out/nginx.out'), 1, $self->arguments);
     }
     $self->wait_for('a pid file', sub { $self->read('logs/nginx.pid') =~ /^\d+\n/ });
     ($self->{master}) = $self->read('logs/nginx.pid') =~ /^(\d+)/;
@@ -189,20 +169,10 @@ sub reap {
     waitpid $self->{child}, POSIX::WNOHANG() if $self->{child};
 }
 
-# The state letter of a process, undef if there is none.
-sub state_of {
-    my ($pid) = @_;
-    open my $file, '<', "/proc/$pid/stat" or return;
-    my $stat = <$file> // return;
-    my ($state, $parent) = $stat =~ /\) (\S) (\d+)/ or return;
-    return wantarray ? ($state, $parent) : $state;
-}
+# The state letter of a process, undef if there is none; in a list, its parent, too.
+sub state_of { return WorkerManager::Process::state_of(@_) }
 
-sub is_alive {
-    my ($pid) = @_;
-    my $state = state_of($pid);
-    return defined $state && $state !~ /[ZX]/;
-}
+sub is_alive { return WorkerManager::Process::is_alive(@_) }
 
 # The live children of the master, sorted. Each name from its command line.
 sub children {
@@ -222,18 +192,12 @@ sub children {
 
 sub wait_for {
     my ($self, $what, $condition, $deadline) = @_;
-    my $until = time + ($deadline // $DEADLINE);
-    while (1) {
-        my $value = $condition->();
-        return $value if $value;
-        if (time > $until) {
-            fail("timed out waiting for $what");
-            diag $self->log if $ENV{TEST_VERBOSE};
-            diag join "\n", grep { /worker_manager|alert|emerg|EV1/ } split /\n/, $self->log;
-            return;
-        }
-        sleep 0.01;
-    }
+    my $value = WorkerManager::Process::wait_until($condition, $deadline // $DEADLINE);
+    return $value if $value;
+    fail("timed out waiting for $what");
+    diag $self->log if $ENV{TEST_VERBOSE};
+    diag join "\n", grep { /worker_manager|alert|emerg|EV1/ } split /\n/, $self->log;
+    return;
 }
 
 # The events told so far, in the order of the log, each a hash of @FIELDS.

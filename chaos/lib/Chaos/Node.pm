@@ -4,7 +4,6 @@ package Chaos::Node;
 
 use strict;
 use warnings;
-no warnings 'exec';
 
 use Cwd ();
 use File::Copy qw(copy);
@@ -12,11 +11,12 @@ use File::Path qw(make_path remove_tree);
 use HTTP::Tiny;
 use JSON::PP ();
 use POSIX ();
-use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
+use Time::HiRes qw(sleep);
 
 use Chaos::Load;
 use Chaos::Record;
 use Chaos::Tracer;
+use WorkerManager::Process;
 use WorkerManager::Scratch;
 
 # Where sanitizers report, if nginx was built with them (auto/prove). They make everything slower, and
@@ -27,10 +27,7 @@ our $SLOWER = $REPORTS ? 3 : 1;
 # How long anything that has to come may take.
 our $DEADLINE = 40;
 
-# An nginx that a distribution packages keeps these in folders that only an installed one has.
-my $TEMPORARY = join ' ', map { "${_}_temp_path temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
-
-sub now { clock_gettime(CLOCK_MONOTONIC) }
+sub now { return WorkerManager::Process::now() }
 
 # new(root => folder, objs => what was built, unless the environment names another nginx and module, of
 # which the latter may be empty if it is part of the former; node => what the script asks for); with
@@ -140,7 +137,7 @@ worker_manager {
 events { worker_connections 64; }
 http {
     access_log off;
-    $TEMPORARY
+    $WorkerManager::Process::TEMPORARY
     add_header X-Worker "\$pid,\$worker_manager_id,\$worker_manager_workers";
     server {
         listen 127.0.0.1:$self->{port};
@@ -176,18 +173,8 @@ sub start {
 # Runs nginx itself with some arguments.
 sub nginx {
     my ($self, @arguments) = @_;
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>', $self->path('logs/out');
-        open STDERR, '>&', \*STDOUT;
-        # What whoever started this had open is not nginx's.
-        POSIX::close($_) for 3 .. 1023;
-        exec $self->{binary}, '-p', $self->{root}, '-c', 'conf/nginx.conf', @arguments;
-        POSIX::_exit(127);
-    }
-    waitpid $pid, 0;
-    return $?;
+    return WorkerManager::Process::run($self->{binary}, $self->path('logs/out'), '-p', $self->{root},
+        '-c', 'conf/nginx.conf', @arguments);
 }
 
 # What /proc says of all live processes of nginx's session: pid => title.
@@ -196,8 +183,7 @@ sub processes {
     my %processes;
     opendir my $dir, '/proc' or die $!;
     for my $pid (grep { /^\d+$/ } readdir $dir) {
-        open my $stat, '<', "/proc/$pid/stat" or next;
-        my ($state, $session) = (<$stat> // '') =~ /\) (\S) \d+ \d+ (\d+)/ or next;
+        my ($state, undef, $session) = WorkerManager::Process::state_of($pid) or next;
         next unless $session == $self->{master} && $state !~ /[ZX]/;
         open my $file, '<', "/proc/$pid/cmdline" or next;
         $processes{$pid} = <$file> // '';
@@ -220,16 +206,11 @@ sub workers {
 
 sub parent {
     my ($pid) = @_;
-    open my $file, '<', "/proc/$pid/stat" or return;
-    return (<$file> // '') =~ /\) \S (\d+)/ ? $1 : undef;
+    my (undef, $parent) = WorkerManager::Process::state_of($pid);
+    return $parent;
 }
 
-sub is_alive {
-    my ($pid) = @_;
-    open my $file, '<', "/proc/$pid/stat" or return 0;
-    my ($state) = (<$file> // '') =~ /\) (\S)/ or return 0;
-    return $state !~ /[ZX]/;
-}
+sub is_alive { return WorkerManager::Process::is_alive(@_) }
 
 sub master_lives { is_alive($_[0]{master}) }
 
@@ -271,15 +252,9 @@ sub kill_and_reap {
 
 sub wait_for {
     my ($self, $what, $condition, $deadline) = @_;
-    my $until = now() + ($deadline // $DEADLINE) * $SLOWER;
-    while (!$condition->()) {
-        if (now() > $until) {
-            $self->did('late', $what);
-            return 0;
-        }
-        sleep 0.02;
-    }
-    return 1;
+    return 1 if WorkerManager::Process::wait_until($condition, ($deadline // $DEADLINE) * $SLOWER);
+    $self->did('late', $what);
+    return 0;
 }
 
 # Nobody is to misbehave any more.

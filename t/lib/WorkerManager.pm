@@ -360,9 +360,17 @@ sub idle_connection {
 # The workers that held connections go to, in the order of holding.
 sub held { @{ $_[0]{held} // [] } }
 
-# Ends what is left of this node. Only processes that are known to be its own.
+# What UBSan said in the logs of nodes that are cleaned.
+my @said;
+
+# Ends what is left of this node, once. Only processes that are known to be its own.
 sub clean {
     my ($self) = @_;
+    return if $self->{cleaned}++;
+    # UBSan reads its options when it first finds something, by when a worker has no environment
+    # any more. So what it says goes to the standard error, which is nginx's log.
+    push @said, ($self->log . $self->read('out/nginx.out')) =~ /^(.*runtime error: .*)$/mg
+        if $ENV{WORKER_MANAGER_REPORTS};
     my @pids = map { $_->{pid} } $self->master ? $self->children : ();
     push @pids, $self->on_duty, $self->master // ();
     for my $pid (@pids) {
@@ -390,15 +398,8 @@ sub findings {
 
 END {
     my $status = $?;
-    my @found;
-    for my $node (@nodes) {
-        # UBSan reads its options when it first finds something, by when a worker has no environment
-        # any more. So what it says goes to the standard error, which is nginx's log.
-        push @found, ($node->log . $node->read('out/nginx.out')) =~ /^(.*runtime error: .*)$/mg
-            if $ENV{WORKER_MANAGER_REPORTS};
-        $node->clean;
-    }
-    push @found, findings();
+    $_->clean for @nodes;
+    my @found = (@said, findings());
     diag "a finding of the sanitizers:\n$_" for @found;
     $? = @found ? 1 : $status;
 }

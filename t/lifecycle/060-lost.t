@@ -1,27 +1,12 @@
 # Why workers die: from the kernel, from the successor, from the heartbeat; whoever is first, once.
 use strict;
 use warnings;
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use WorkerManager;
 
 # So long that no heartbeat can be what tells.
 my $SLOW = 'interval 10m; failed 10m;';
-
-subtest 'signals and exit codes' => sub {
-    my $node = WorkerManager->new(workers => 2, manager => $SLOW,
-        main => 'worker_rlimit_core 0;')->up;
-    my $lost = 0;
-    for my $signal (qw(KILL SEGV ABRT BUS)) {
-        my ($victim) = $node->on_duty;
-        $node->signal($signal, $victim);
-        $node->wait_events('worker_lost', ++$lost);
-        $node->wait_events('worker_start', 2 + $lost);
-    }
-    is_deeply([ map { "$_->{reason} $_->{core}" } $node->kinds('worker_lost') ],
-        [ 'signal 9 0', 'signal 11 0', 'signal 6 0', 'signal 7 0' ], 'exact causes');
-    $node->down;
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'a successor that dies before it tells of its predecessor' => sub {
     my $node = WorkerManager->new(workers => 1, manager => $SLOW)->up;
@@ -328,4 +313,32 @@ sub cause {
     return $major > 6 || ($major == 6 && $minor >= 15) ? "signal $signal" : 'unknown';
 }
 
-done_testing;
+run_tests();
+
+__DATA__
+
+=== TEST 1: signals, exactly
+So long an interval that no heartbeat can be what tells.
+--- manager
+interval 10m;
+failed 10m;
+--- main_config
+worker_rlimit_core 0;
+--- act
+kill KILL worker 0
+wait 3 worker_start
+kill SEGV worker 0
+wait 4 worker_start
+kill ABRT worker 0
+wait 5 worker_start
+kill BUS worker 0
+wait 6 worker_start
+--- timeline
+worker_lost(1-A, nil,2,nil; signal 9; core 0)
+worker_start(1-C, nil,2,nil; respawn_of A)
+worker_lost(1-C, nil,2,nil; signal 11; core 0)
+worker_start(1-D, nil,2,nil; respawn_of C)
+worker_lost(1-D, nil,2,nil; signal 6; core 0)
+worker_start(1-E, nil,2,nil; respawn_of D)
+worker_lost(1-E, nil,2,nil; signal 7; core 0)
+worker_start(1-F, nil,2,nil; respawn_of E)

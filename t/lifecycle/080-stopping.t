@@ -1,6 +1,7 @@
 # The field stopping: whether the node ends with an event or goes on, whoever ended the worker and how.
 use strict;
 use warnings;
+use Test::Nginx::WorkerManager 'no_plan';
 use Test::More;
 use WorkerManager;
 
@@ -11,30 +12,6 @@ sub stopping {
 }
 
 for my $signal (qw(TERM INT QUIT)) {
-    subtest "the master gets $signal" => sub {
-        my $node = WorkerManager->new->up;
-        $node->down($signal);
-        is_deeply(stopping($node, 'worker_draining'), [ $signal eq 'QUIT' ? (1, 1) : () ], 'draining');
-        is_deeply(stopping($node, 'worker_exit'), [ 1, 1 ], 'exits');
-        is_deeply(stopping($node, 'master_exit'), [1], 'the end');
-        $node->laws_hold('the laws hold', final => 1);
-    };
-
-    subtest "one worker gets $signal" => sub {
-        my $node = WorkerManager->new->up;
-        my ($victim) = $node->on_duty;
-        $node->signal($signal, $victim);
-        $node->wait_events('worker_start', 3);
-        my ($exit) = $node->kinds('worker_exit');
-        is_deeply([ @$exit{qw(pid mine left next stopping)} ], [ $victim, 2, 1, '-', 0 ],
-            'it exits, the node goes on');
-        is_deeply(stopping($node, 'worker_draining'), [ $signal eq 'QUIT' ? 0 : () ], 'draining');
-        is(($node->kinds('worker_start'))[2]{respawn_of}, $victim, 'another takes its place');
-        $node->down($signal);
-        is_deeply(stopping($node, 'worker_exit'), [ 0, 1, 1 ], 'until it does not');
-        $node->laws_hold('the laws hold', final => 1);
-    };
-
     # As killall, Ctrl-C and the manager of a service do. Workers that are stopped find both, the signal
     # first.
     subtest "every process gets $signal" => sub {
@@ -60,34 +37,6 @@ for my $signal (qw(TERM INT QUIT)) {
         $node->laws_hold('the laws hold', final => 1);
     };
 }
-
-subtest 'a reload, and a stop while an old worker drains' => sub {
-    my $node = WorkerManager->new->up;
-    my $held = $node->hold_connection(1);
-    $node->reload_ready(2);
-    $node->wait_events('worker_exit', 1, 1);
-    $node->wait_events('worker_draining', 2, 1);
-    is_deeply(stopping($node, 'worker_draining'), [ 0, 0 ], 'draining');
-    is_deeply(stopping($node, 'worker_exit'), [0], 'exits');
-    $node->down('TERM');
-    is_deeply(stopping($node, 'worker_exit', 1), [ 0, 1 ], 'the old worker knows of the stop');
-    is_deeply(stopping($node, 'worker_exit', 2), [ 1, 1 ], 'the others too');
-    is_deeply(stopping($node, 'master_exit'), [ 1, 1 ], 'the end');
-    $node->laws_hold('the laws hold', final => 1);
-};
-
-subtest 'an old worker that outlives the others' => sub {
-    my $node = WorkerManager->new->up;
-    my $held = $node->hold_connection(1);
-    $node->reload_ready(2);
-    $node->wait_events('worker_exit', 1, 1);
-    $node->signal('QUIT');
-    $node->wait_events('worker_exit', 2, 2);
-    close $held;
-    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) });
-    is_deeply(stopping($node, 'worker_exit', 1), [ 0, 1 ], 'the old worker knows of the stop');
-    $node->laws_hold('the laws hold', final => 1);
-};
 
 subtest 'another zone' => sub {
     my $node = WorkerManager->new->up;
@@ -116,22 +65,6 @@ subtest 'histories' => sub {
     $node->up;
     cmp_ok(($node->events)[0]{history}, 'gt', $first, 'another one after a restart');
     $node->down;
-};
-
-subtest 'the master is gone' => sub {
-    my $node = WorkerManager->new->up;
-    my ($first, $last) = $node->on_duty;
-    $node->signal('KILL');
-    $node->wait_for('the end of the master', sub { !WorkerManager::is_alive($node->master) });
-    $node->wait_events('master_lost', 1);
-    $node->signal('TERM', $first);
-    $node->wait_events('worker_exit', 1);
-    is_deeply(stopping($node, 'worker_exit'), [0], 'another worker serves');
-    $node->signal('TERM', $last);
-    $node->wait_events('master_exit', 1);
-    is_deeply(stopping($node, 'worker_exit'), [ 0, 1 ], 'until the last goes');
-    is_deeply(stopping($node, 'master_exit'), [1], 'the end');
-    $node->laws_hold('the laws hold', final => 1);
 };
 
 subtest 'master_process off' => sub {
@@ -191,4 +124,134 @@ subtest 'an upgrade that is taken back' => sub {
     is_deeply(of_history($node, $old, 'worker_exit'), [ 1, 1 ], 'until they stop');
 };
 
-done_testing;
+run_tests();
+
+__DATA__
+
+=== TEST 1: the master gets TERM
+--- act
+signal TERM
+wait for the end
+--- timeline
+worker_exit(1-A, nil,2,nil; stopping 1)  worker_exit(1-B, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 2: the master gets INT
+--- act
+signal INT
+wait for the end
+--- timeline
+worker_exit(1-A, nil,2,nil; stopping 1)  worker_exit(1-B, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 3: the master gets QUIT
+--- act
+signal QUIT
+wait for the end
+--- timeline
+worker_draining(1-A, nil,2,nil; stopping 1)  worker_draining(1-B, nil,2,nil; stopping 1)
+    worker_exit(1-A, nil,2,nil; stopping 1)  worker_exit(1-B, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 4: one worker gets TERM, and the node goes on until it does not
+--- act
+signal TERM worker 0
+wait 3 worker_start
+signal TERM
+wait for the end
+--- timeline
+worker_exit(1-A, nil,2,nil; left 1; stopping 0)
+worker_start(1-C, nil,2,nil; respawn_of A; stopping 0)
+worker_exit(1-B, nil,2,nil; stopping 1)  worker_exit(1-C, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 5: one worker gets INT, and the node goes on until it does not
+--- act
+signal INT worker 0
+wait 3 worker_start
+signal INT
+wait for the end
+--- timeline
+worker_exit(1-A, nil,2,nil; left 1; stopping 0)
+worker_start(1-C, nil,2,nil; respawn_of A; stopping 0)
+worker_exit(1-B, nil,2,nil; stopping 1)  worker_exit(1-C, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 6: one worker gets QUIT, and the node goes on until it does not
+--- act
+signal QUIT worker 0
+wait 3 worker_start
+signal QUIT
+wait for the end
+--- timeline
+worker_draining(1-A, nil,2,nil; stopping 0)
+worker_exit(1-A, nil,2,nil; left 1; stopping 0)
+worker_start(1-C, nil,2,nil; respawn_of A; stopping 0)
+worker_draining(1-B, nil,2,nil; stopping 1)  worker_draining(1-C, nil,2,nil; stopping 1)
+    worker_exit(1-B, nil,2,nil; stopping 1)  worker_exit(1-C, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)
+
+
+
+=== TEST 7: a reload, and a stop while an old worker drains, which knows of it
+--- act
+hold a connection
+reload
+wait worker_exit 1
+wait 2 worker_draining 1
+terminate
+--- timeline
+master_start(2, 2,0,nil)
+worker_start(2-C, 2,1,nil)  worker_start(2-D, 2,2,nil)  master_ready(2, 2,2,nil)
+    worker_draining(1-A, nil,2,2; stopping 0)  worker_draining(1-B, nil,2,2; stopping 0)
+    worker_exit(1-B, nil,2,2; stopping 0)
+worker_exit(1-A, nil,1,2; stopping 1)  master_exit(1, nil,0,2; stopping 1)
+    worker_exit(2-C, nil,2,nil; stopping 1)  worker_exit(2-D, nil,1,nil; stopping 1)  master_exit(2, nil,0,nil; stopping 1)
+
+
+
+=== TEST 8: an old worker that outlives the others
+--- act
+hold a connection
+reload
+wait worker_exit 1
+wait 2 worker_draining 1
+signal QUIT
+wait 2 worker_exit 2
+release the connection
+wait for the end
+--- timeline
+master_start(2, 2,0,nil)
+worker_start(2-C, 2,1,nil)  worker_start(2-D, 2,2,nil)  master_ready(2, 2,2,nil)
+    worker_draining(1-A, nil,2,2; stopping 0)  worker_draining(1-B, nil,2,2; stopping 0)
+    worker_exit(1-B, nil,2,2; stopping 0)
+worker_draining(2-C, 1,2,nil)  worker_draining(2-D, 1,2,nil)
+    worker_exit(2-C, 1,2,nil; stopping 1)  worker_exit(2-D, 1,1,nil; stopping 1)
+worker_exit(1-A, nil,1,0; stopping 1)
+master_exit(1, nil,0,0)  master_exit(2, nil,0,nil)
+
+
+
+=== TEST 9: the master is gone: the last worker stops the node
+--- act
+kill 9 the master
+wait master_lost
+signal TERM worker 0
+wait worker_exit
+signal TERM worker 1
+wait master_exit
+--- timeline
+master_lost(1, nil,2,nil)
+worker_exit(1-A, nil,2,nil; stopping 0)
+worker_exit(1-B, nil,1,nil; stopping 1)
+master_exit(1, nil,0,nil; stopping 1)

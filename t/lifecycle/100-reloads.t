@@ -3,7 +3,6 @@
 use strict;
 use warnings;
 use Test::More;
-use Time::HiRes qw(sleep);
 use WorkerManager;
 use WorkerManager::Status;
 
@@ -76,11 +75,7 @@ sub of_a_worker {
     my ($is) = @_;
     my ($pid) = grep { $_ != ($stream->{worker} // 0) } map { $_->{pid} } @{ $is->{workers} };
     my $count;
-    for (1 .. 100) {
-        $count = descriptors($pid);
-        last if $count == ($worker[-1] // 0);
-        sleep 0.005;
-    }
+    WorkerManager::Process::wait_until(sub { ($count = descriptors($pid)) == ($worker[-1] // $count) }, 10);
     return $count;
 }
 

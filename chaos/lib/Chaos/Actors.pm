@@ -269,7 +269,8 @@ sub note_status {
         my $now = $node->status // return 0;
         $status = $now;
         my @roster = sort { $a <=> $b } map { $_->{pid} } @{ $status->{workers} };
-        return "@roster" eq "@counted" && "@counted" eq join ' ', counted($node);
+        # A reload that was asked for before the quiet moment may have begun only after it.
+        return @{ $status->{generations} } == 1 && "@roster" eq "@counted" && "@counted" eq join ' ', counted($node);
     }, 20);
     return unless $status && $node->master_lives;
     my %brief = map { $_ => $status->{$_} } qw(node generations zone);

@@ -227,8 +227,8 @@ sub status {
 sub master_idles {
     my ($self) = @_;
     open my $file, '<', "/proc/$self->{master}/status" or return 0;
-    my ($blocked) = map { /^SigBlk:\s*(\w+)/ ? $1 : () } <$file>;
-    return $blocked =~ /^0+$/;
+    my %signals = map { /^(SigBlk|ShdPnd):\s*(\w+)/ ? ($1 => $2) : () } <$file>;
+    return !grep { !/^0+$/ } @signals{qw(SigBlk ShdPnd)};
 }
 
 # Sends a signal, and notes it before it works.

@@ -8,6 +8,7 @@
 use core::cell::Cell;
 use core::ptr;
 use core::slice;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::cell::RefCell;
 
 use ngx::ffi::{
@@ -18,14 +19,21 @@ use roster::Message;
 use super::cycle::Cycle;
 use super::main_thread::MainThreadCell;
 
-/// A load that lasts: the log of the cycle that is in force, and this module's entry in its chain.
+/// This module's entry in the chain of a log; null if there is none.
 #[derive(Clone, Copy)]
-struct Load {
+struct Entry {
     log: *mut ngx_log_t,
     entry: *mut ngx_log_t,
 }
 
-static LOAD: MainThreadCell<Cell<Option<Load>>> = MainThreadCell::new(Cell::new(None));
+const NO_ENTRY: Entry = Entry { log: ptr::null_mut(), entry: ptr::null_mut() };
+
+/// The entries in the chain of the cycle in force and in that of the one that is being made.
+static ENTRIES: MainThreadCell<Cell<[Entry; 2]>> = MainThreadCell::new(Cell::new([NO_ENTRY; 2]));
+
+/// Whether a load lasts. Threads of nginx's pool look at it, too: they log by copies of the chain that
+/// listening sockets and their connections have kept.
+static LASTS: AtomicBool = AtomicBool::new(false);
 
 /// The first message of the load.
 static MESSAGE: MainThreadCell<RefCell<Option<Message>>> = MainThreadCell::new(RefCell::new(None));
@@ -36,10 +44,10 @@ static MESSAGE: MainThreadCell<RefCell<Option<Message>>> = MainThreadCell::new(R
 /// `cycle` is the one that is being made, with its pool.
 pub unsafe fn begin(cycle: *mut ngx_cycle_t, old: Cycle<'_>) {
     end();
-    let log = old.as_ref().log;
     // SAFETY: the log of a cycle lives as long as the cycle; the caller vouches for the other one.
-    let entry = unsafe { insert(log, cycle) };
-    LOAD.set(Some(Load { log, entry }));
+    let entry = unsafe { Entry::insert(old.as_ref().log, cycle) };
+    ENTRIES.set([entry, NO_ENTRY]);
+    LASTS.store(true, Relaxed);
 }
 
 /// The configuration has been read: this module sees what its own log gets, too. nginx begins to use that
@@ -48,73 +56,76 @@ pub unsafe fn begin(cycle: *mut ngx_cycle_t, old: Cycle<'_>) {
 /// # Safety
 /// As for `begin`.
 pub unsafe fn follow(cycle: Cycle<'_>) {
-    if LOAD.get_or(None).is_none() {
+    if !LASTS.load(Relaxed) {
         return;
     }
     let cycle = cycle.as_ptr();
     // SAFETY: the cycle's own log is a part of it.
-    unsafe { insert(&raw mut (*cycle).new_log, cycle) };
+    let entry = unsafe { Entry::insert(&raw mut (*cycle).new_log, cycle) };
+    let [old, _] = ENTRIES.get_or([NO_ENTRY; 2]);
+    ENTRIES.set([old, entry]);
 }
 
 /// The load has ended. The first message at crit or above that was logged in it.
 pub fn end() -> Option<Message> {
-    if let Some(Load { log, entry }) = LOAD.replace_or(None, None) {
-        // SAFETY: `begin` has put the entry into this chain. The cycle in force, and the one that was being
-        // made, live at least as long as nginx calls this module about the load. The entry in the new cycle's
-        // own chain stays and does nothing: listening sockets have copies of that log
-        // (`ngx_configure_listening_sockets()`).
-        unsafe { remove(log, entry) };
+    LASTS.store(false, Relaxed);
+    for entry in ENTRIES.replace_or([NO_ENTRY; 2], [NO_ENTRY; 2]) {
+        // SAFETY: nginx calls this module about the end of a load while both cycles are there.
+        unsafe { entry.remove() };
     }
     MESSAGE.with(Option::take).flatten()
 }
 
-/// Puts an entry into a chain, where those for serious messages only are: nginx leaves a chain at the first
-/// entry whose level is too low. The entry's memory is the cycle's. Null if there is none.
-///
-/// # Safety
-/// `head` is the first entry of a chain that lives, and `cycle` has its pool.
-unsafe fn insert(head: *mut ngx_log_t, cycle: *mut ngx_cycle_t) -> *mut ngx_log_t {
-    // SAFETY: the caller vouches for both; the entries of a chain are live logs.
-    unsafe {
-        let entry = ngx_pcalloc((*cycle).pool, size_of::<ngx_log_t>()).cast::<ngx_log_t>();
-        if entry.is_null() || head.is_null() {
-            return ptr::null_mut();
-        }
-        let level = NGX_LOG_CRIT as ngx_uint_t;
-        let mut before = head;
-        while !(*before).next.is_null() && (*(*before).next).log_level >= level {
-            before = (*before).next;
-        }
-        (*entry).log_level = level;
-        (*entry).writer = Some(write);
-        (*entry).next = (*before).next;
-        (*before).next = entry;
-        entry
-    }
-}
-
-/// # Safety
-/// `head` is the first entry of a chain that lives.
-unsafe fn remove(head: *mut ngx_log_t, entry: *mut ngx_log_t) {
-    if entry.is_null() {
-        return;
-    }
-    let mut before = head;
-    // SAFETY: the entries of a chain are live logs.
-    unsafe {
-        while !before.is_null() {
-            if (*before).next == entry {
-                (*before).next = (*entry).next;
-                return;
+impl Entry {
+    /// Puts an entry into a chain, where those for serious messages only are: nginx leaves a chain at the
+    /// first entry whose level is too low. The entry's memory is the cycle's: listening sockets of the cycle
+    /// have copies of its log (`ngx_configure_listening_sockets()`), which go on to the entry also when it
+    /// has been taken out of the chain.
+    ///
+    /// # Safety
+    /// `log` is the first entry of a chain that lives, or null, and `cycle` has its pool.
+    unsafe fn insert(log: *mut ngx_log_t, cycle: *mut ngx_cycle_t) -> Entry {
+        // SAFETY: the caller vouches for both; the entries of a chain are live logs.
+        unsafe {
+            let entry = ngx_pcalloc((*cycle).pool, size_of::<ngx_log_t>()).cast::<ngx_log_t>();
+            if entry.is_null() || log.is_null() {
+                return NO_ENTRY;
             }
-            before = (*before).next;
+            let level = NGX_LOG_CRIT as ngx_uint_t;
+            let mut before = log;
+            while !(*before).next.is_null() && (*(*before).next).log_level >= level {
+                before = (*before).next;
+            }
+            (*entry).log_level = level;
+            (*entry).writer = Some(write);
+            (*entry).next = (*before).next;
+            (*before).next = entry;
+            Entry { log, entry }
+        }
+    }
+
+    /// Takes it out of its chain. Copies of the chain still lead on over it.
+    ///
+    /// # Safety
+    /// The chain lives.
+    unsafe fn remove(self) {
+        let mut before = self.log;
+        // SAFETY: the entries of a chain are live logs.
+        unsafe {
+            while !before.is_null() {
+                if (*before).next == self.entry {
+                    (*before).next = (*self.entry).next;
+                    return;
+                }
+                before = (*before).next;
+            }
         }
     }
 }
 
 /// nginx's writer of an entry: gets the whole line.
 unsafe extern "C" fn write(_log: *mut ngx_log_t, level: ngx_uint_t, line: *mut u8, length: usize) {
-    if level > NGX_LOG_CRIT as ngx_uint_t || LOAD.get_or(None).is_none() {
+    if level > NGX_LOG_CRIT as ngx_uint_t || !LASTS.load(Relaxed) {
         return;
     }
     // SAFETY: nginx passes the line and its length.

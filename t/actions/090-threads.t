@@ -51,4 +51,41 @@ END
     is($alerts->(), 1, 'the alert is logged once');
 };
 
+subtest 'what a thread of nginx\'s pool logs is no call of this module' => sub {
+    my $node = WorkerManager->new(workers => 1);
+    # The beginning of ngx_cycle_t.
+    $node->write('log.c', <<'END');
+#include <pthread.h>
+#include <stdint.h>
+
+typedef struct { void *conf_ctx, *pool, *log; } cycle_t;
+extern cycle_t *volatile ngx_cycle;
+void ngx_log_error_core(uintptr_t level, void *log, int err, const char *fmt, ...);
+
+static void *report(void *unused)
+{
+    ngx_log_error_core(3, ngx_cycle->log, 0, "a thread has read nothing");
+    return NULL;
+}
+
+int begin(const void *ev, void *data)
+{
+    pthread_t  thread;
+
+    return pthread_create(&thread, NULL, report, NULL) || pthread_join(thread, NULL);
+}
+END
+    system('cc', '-shared', '-fPIC', '-o', $node->path('log.so'), $node->path('log.c'), '-lpthread') == 0 or die 'cc';
+    $node->configure(manager => 'interval 100ms; on master_ready call log.so begin;');
+    $node->up;
+    $node->reload_ready(2);
+    $node->wait_for('both to be logged', sub { 2 <= (() = $node->log =~ /\[crit\].*a thread has read nothing/g) });
+    # A heartbeat of the second generation says what it knows.
+    my $until = time + 1;
+    $node->wait_for('heartbeats', sub { time > $until });
+    unlike($node->log, qr/on another thread/, 'nobody is accused');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 done_testing;

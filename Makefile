@@ -129,6 +129,7 @@ check: setup-check
 	luacheck --quiet --no-color --std ngx_lua lua
 	auto/licences
 	auto/deny
+	auto/mistakes --check
 	auto/msrv
 
 bench: setup-bench build hooks lua

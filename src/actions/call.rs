@@ -87,7 +87,7 @@ impl Call {
         let Some(function) = self.function else {
             return;
         };
-        let rc = with_event_for_c(event, None, |event| {
+        let rc = with_event_for_c(event, None, roster.error_of(event), |event| {
             // SAFETY: the function has the type of the header, see `load`.
             unsafe { function(event, self.data) }
         });
@@ -106,10 +106,12 @@ impl Call {
 }
 
 /// Passes an event on as the structure of the header. It and its strings live until `pass` returns.
-/// `took` is how long the event's callbacks took, in microseconds, if they are over.
+/// `took` is how long the event's callbacks took, in microseconds, if they are over; `error` is what the roster says
+/// of it.
 pub fn with_event_for_c<T>(
     event: &Event,
     took: Option<u64>,
+    error: Option<String>,
     pass: impl FnOnce(&ngx_worker_manager_event_t) -> T,
 ) -> T {
     // On the stack: a worker that has just been forked pays for every page it writes to.
@@ -118,7 +120,7 @@ pub fn with_event_for_c<T>(
     let history = Text::new(format_args!("{}", History(event.history)));
     let reason = event.reason.map(|reason| Text::new(format_args!("{reason}")));
     // Its bytes are no control characters, so that none is the end of a C string.
-    let error = event.error.and_then(|error| CString::new(error.as_str()).ok());
+    let error = error.and_then(|error| CString::new(error).ok());
     let nil = i64::from(NGX_WORKER_MANAGER_NIL);
     let number = |n: Option<u32>| n.map_or(nil, i64::from);
     pass(&ngx_worker_manager_event_t {

@@ -43,7 +43,7 @@ impl Callback {
         log: Log,
     ) -> Option<Running> {
         match self {
-            Callback::Log(line) => line.run(event, log),
+            Callback::Log(line) => line.run(event, roster, log),
             Callback::Call(call) => call.run(event, roster, log),
             Callback::Lua(handler) => handler.run(event, context.cycle, context.vms, roster, log),
             Callback::Exec(exec) => return exec.run(event, context, roster, log),

@@ -80,9 +80,10 @@ impl EventLog {
         if self.file.is_null() || roster.logged() >= event.seq {
             return;
         }
+        let error = roster.error_of(event);
         let text = match self.format {
-            Format::Json => json::event(event, Some(took)),
-            Format::Text => text(event, took),
+            Format::Json => json::event(event, Some(took), error.as_deref()),
+            Format::Text => text(event, took, error.as_deref()),
         };
         let target = self.target();
         match progress(roster, event.seq, &target) {
@@ -210,14 +211,14 @@ fn written(roster: Roster<'_>, seq: u64, log: Log) {
 }
 
 /// Time, event and id, then each field that the event has.
-fn text(event: &Event, took: u64) -> String {
+fn text(event: &Event, took: u64, error: Option<&str>) -> String {
     let mut line = format!("{} {} {}", date(event.time), event.kind.name(), event.id());
     for field in Field::ALL {
         if matches!(field, Field::Event | Field::Id | Field::Time | Field::Generation) {
             continue;
         }
         let mut value = String::new();
-        if field.write(event, &mut value) == Ok(true) {
+        if field.write(event, error, &mut value) == Ok(true) {
             let quote = if value.contains(' ') { "\"" } else { "" };
             let _ = write!(line, " {}={quote}{value}{quote}", field.name());
         }

@@ -74,15 +74,15 @@ impl Exec {
     ) -> Result<Running, ExecError> {
         let text = |path: &CStr| path.to_string_lossy().into_owned();
         let helper = context.helper.ok_or_else(|| ExecError::NoHelper(text(&self.path)))?;
+        let error = roster.error_of(event);
+        let error = error.as_deref();
         let mut argv = vec![self.path.clone()];
         // No field's text has a zero byte, nor has the template's: checked when it was read.
-        argv.extend(
-            self.arguments
-                .iter()
-                .map(|argument| CString::new(argument.fill(event).to_string()).unwrap_or_default()),
-        );
+        argv.extend(self.arguments.iter().map(|argument| {
+            CString::new(argument.fill(event, error).to_string()).unwrap_or_default()
+        }));
         let mut envp = context.environment.try_borrow().map(|own| own.clone()).unwrap_or_default();
-        envp.extend(Field::ALL.into_iter().filter_map(|field| variable(field, event)));
+        envp.extend(Field::ALL.into_iter().filter_map(|field| variable(field, event, error)));
 
         let is_awaited = self.awaited && event.kind.is_awaited();
         let program = Program {
@@ -111,9 +111,9 @@ fn user(event: &Event, cycle: *const ngx_cycle_t) -> Option<User> {
 }
 
 /// `WORKER_MANAGER_FIELD=value`; none if the event has no such value.
-fn variable(field: Field, event: &Event) -> Option<CString> {
+fn variable(field: Field, event: &Event, error: Option<&str>) -> Option<CString> {
     let mut text = format!("WORKER_MANAGER_{}=", field.name().to_ascii_uppercase());
-    match field.write(event, &mut text) {
+    match field.write(event, error, &mut text) {
         Ok(true) => CString::new(text).ok(),
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! `log LEVEL TEXT`: one line in nginx's error log.
 
-use roster::{Event, Template};
+use roster::{Event, Roster, Template};
 
 use crate::nginx::log::{Level, Log};
 
@@ -14,7 +14,8 @@ pub struct LogLine {
 
 impl LogLine {
     /// Writes it.
-    pub fn run(&self, event: &Event, log: Log) {
-        log.write(self.level, 0, format_args!("{}", self.text.fill(event)));
+    pub fn run(&self, event: &Event, roster: Roster<'_>, log: Log) {
+        let error = roster.error_of(event);
+        log.write(self.level, 0, format_args!("{}", self.text.fill(event, error.as_deref())));
     }
 }

@@ -80,7 +80,7 @@ impl Handler {
         // which at a cold start has only the log that nginx was built with.
         let before = set_cycle(cycle);
         let succeeded = if self.details {
-            with_event_for_c(event, None, |for_c| {
+            with_event_for_c(event, None, roster.error_of(event), |for_c| {
                 EVENT.set(for_c);
                 let succeeded = self.call(&vm, event, log);
                 EVENT.set(ptr::null());

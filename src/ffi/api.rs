@@ -89,8 +89,9 @@ pub unsafe extern "C" fn ngx_worker_manager_history(
         return -1;
     };
     for (event, took) in zone.roster().history().filter(|(event, _)| event.seq > seq) {
+        let error = zone.roster().error_of(&event);
         // SAFETY: the caller vouches for the function.
-        let rc = with_event_for_c(&event, took, |event| unsafe { callback(event, data) });
+        let rc = with_event_for_c(&event, took, error, |event| unsafe { callback(event, data) });
         if rc != 0 {
             return rc;
         }

@@ -204,7 +204,9 @@ fn lines(zone: Zone, after: Cursor) -> String {
     let newer = events.iter().filter(|(event, _)| event.seq > after.seq);
     let texts = missed.iter().map(json::missed);
     texts
-        .chain(newer.map(|(event, took)| json::event(event, *took)))
+        .chain(
+            newer.map(|(event, took)| json::event(event, *took, roster.error_of(event).as_deref())),
+        )
         .map(|text| text + "\n")
         .collect()
 }

@@ -215,7 +215,8 @@ pub fn load_failed(began: u64) {
     else {
         return;
     };
-    let transitions = guard.roster().failed_load(began, error, &ThisProcess::PLAIN);
+    guard.roster().note_load_error(error.as_ref());
+    let transitions = guard.roster().failed_load(began, &ThisProcess::PLAIN);
     guard.commit(transitions, Mode::Blocking);
 }
 

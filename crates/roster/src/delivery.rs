@@ -35,8 +35,7 @@ impl<'a> Roster<'a> {
     /// An event of the history, if it is still remembered.
     pub fn event(&self, seq: u64) -> Option<Event> {
         let words = load(&self.event_record(seq)?.words);
-        let event = Event::from_words(&words).filter(|event| event.seq == seq)?;
-        Some(Event { error: self.error_of(&event), ..event })
+        Event::from_words(&words).filter(|event| event.seq == seq)
     }
 
     pub(crate) fn event_record(&self, seq: u64) -> Option<&'a EventRecord> {

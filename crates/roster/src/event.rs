@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::message::Message;
-
 /// The kinds of events. The numbers are part of the zone's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -214,8 +212,6 @@ pub struct Event {
     pub connections: Option<u32>,
     /// Milliseconds: of a load of the configuration until now, or since a worker began to drain.
     pub duration: Option<u32>,
-    /// Why a load failed: what nginx logged.
-    pub error: Option<Message>,
 }
 
 /// The bit beside the kind that says that the node stops.
@@ -286,8 +282,6 @@ impl Event {
             reason: Reason::from_bits(reason),
             connections: some(connections),
             duration: some(duration),
-            // It lies elsewhere, see `message.rs`.
-            error: None,
         })
     }
 
@@ -342,7 +336,6 @@ mod tests {
             reason: Some(Reason::Signal { number: 11, core: true }),
             connections: Some(17),
             duration: None,
-            error: None,
         }
     }
 

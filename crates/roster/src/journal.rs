@@ -171,9 +171,7 @@ impl Roster<'_> {
         if self.head.epoch.load(Acquire) & 1 == 0 {
             return None;
         }
-        let mut change = Change::from_words(&load(&self.head.journal))?;
-        change.event.error = self.error_of(&change.event);
-        Some(change)
+        Change::from_words(&load(&self.head.journal))
     }
 
     /// Carries out what was written down. `step` is called between the parts.
@@ -269,7 +267,6 @@ mod tests {
         reason: None,
         connections: Some(24),
         duration: None,
-        error: None,
     };
 
     const GENERATION: GenerationView = GenerationView {

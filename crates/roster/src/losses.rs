@@ -10,7 +10,6 @@
 //! the worker that registered last in the slot, and only if that is gone.
 
 use crate::event::Reason;
-use crate::message::Message;
 use crate::table::Roster;
 use crate::transition::Transition;
 use crate::views::WorkerView;
@@ -93,7 +92,6 @@ pub enum Cause {
 }
 
 /// What is to be done about a peer that has died.
-#[allow(clippy::large_enum_variant, reason = "plain data, of which few are there at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// This is to be recorded.
@@ -136,16 +134,10 @@ impl Roster<'_> {
         self.workers().filter_map(|w| Some(lost(&w, reason(&w)?))).collect()
     }
 
-    /// A reload did not commit. It `began` at a moment of the monotonic clock, milliseconds; `error` is what
-    /// nginx logged for it.
-    pub fn failed_load(
-        &self,
-        began: u64,
-        error: Option<Message>,
-        witness: &impl Witness,
-    ) -> Vec<Transition> {
+    /// A reload did not commit. It `began` at a moment of the monotonic clock, milliseconds.
+    pub fn failed_load(&self, began: u64, witness: &impl Witness) -> Vec<Transition> {
         let mut transitions = self.lost_to_master(witness);
-        transitions.push(Transition::ReloadFailed { pid: witness.pid(), began, error });
+        transitions.push(Transition::ReloadFailed { pid: witness.pid(), began });
         transitions
     }
 

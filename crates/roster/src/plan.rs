@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use crate::event::{Event, Kind, Reason};
 use crate::journal::{Change, WorkerChange};
 use crate::layout::NONE;
-use crate::message::Message;
 use crate::sync::AtomicU64;
 use crate::table::Roster;
 use crate::transition::{Full, Now, Transition};
@@ -32,7 +31,7 @@ impl Planner<'_> {
                 self.master_start(pid, workers, began, reload)
             }
             Transition::MasterReady { generation, pid } => self.master_ready(generation, pid),
-            Transition::ReloadFailed { pid, began, error } => self.reload_failed(pid, began, error),
+            Transition::ReloadFailed { pid, began } => self.reload_failed(pid, began),
             Transition::MasterLost { pid } => self.master_lost(pid),
             Transition::MasterExit { generation, pid } => self.master_exit(generation, pid),
             Transition::WorkerStart {
@@ -129,11 +128,11 @@ impl Planner<'_> {
         Ok(self.change(event, GenerationView { ready: true, ready_after, ..g }, None))
     }
 
-    fn reload_failed(&self, pid: i32, began: u64, error: Option<Message>) -> Result<Change, Full> {
+    fn reload_failed(&self, pid: i32, began: u64) -> Result<Change, Full> {
         let current = self.roster.current_generation();
         let g = self.roster.generation(current).ok_or(Full::Unknown)?;
         let duration = Some(self.since(began));
-        let event = Event { duration, error, ..self.event_of(g.number, pid) };
+        let event = Event { duration, ..self.event_of(g.number, pid) };
         let mut change = self.change(event, g, None);
         let reloads = &mut change.reloads;
         reloads.failed = reloads.failed.saturating_add(1);
@@ -282,7 +281,6 @@ impl Planner<'_> {
             reason: None,
             connections: None,
             duration: None,
-            error: None,
         }
     }
 

@@ -13,7 +13,6 @@ use crate::delivery::Pending;
 use crate::event::{Event, Kind, Reason};
 use crate::journal::Change;
 use crate::layout::Reloads;
-use crate::message::Message;
 use crate::stats::CallbackStats;
 use crate::sync::fence;
 use crate::table::Roster;
@@ -43,7 +42,9 @@ pub struct Snapshot {
     /// The attempts to reload.
     pub reloads: Reloads,
     /// Why the last of them failed, if it did: what nginx logged.
-    pub reload_error: Option<Message>,
+    pub reload_error: Option<String>,
+    /// Why loads failed, by the numbers of their events among the newest.
+    pub errors: Vec<(u64, String)>,
     /// The master whose loss is recorded; none if there is none since the last load.
     pub lost_master: Option<i32>,
     /// The process that holds the lock.
@@ -107,6 +108,8 @@ impl Roster<'_> {
         if let Some(change) = &change {
             snapshot.put(change);
         }
+        let error = |(event, _): &(Event, _)| Some((event.seq, self.error_of(event)?));
+        snapshot.errors = snapshot.events.iter().filter_map(error).collect();
         // Whatever was read above that is newer than the epoch was stored after the epoch moved on:
         // having seen the former, this load sees the latter.
         fence(Acquire);
@@ -140,6 +143,7 @@ impl Roster<'_> {
                 .collect(),
             reloads: self.reloads(),
             reload_error: self.reload_error().filter(|_| self.reloads().last_failed),
+            errors: Vec::new(),
             lost_master: self.lost_master(),
             holder: self.holder(),
             callback: running.filter(|(pending, _)| pending.begun > 0),
@@ -159,6 +163,11 @@ impl Roster<'_> {
 }
 
 impl Snapshot {
+    /// Why a load failed, by the number of its event.
+    pub fn error_of(&self, seq: u64) -> Option<&str> {
+        self.errors.iter().find(|(of, _)| *of == seq).map(|(_, error)| error.as_str())
+    }
+
     /// Puts a change on top of what may have some of it already.
     fn put(&mut self, change: &Change) {
         let event = change.event;
@@ -248,7 +257,7 @@ mod tests {
         record(Transition::WorkerLost { slot: a, reason: Reason::Unknown });
         record(Transition::WorkerExit { slot: b, stopping: false });
         record(Transition::MasterExit { generation: 1, pid: 12 });
-        record(Transition::ReloadFailed { pid: 1, began: 2, error: None });
+        record(Transition::ReloadFailed { pid: 1, began: 2 });
     }
 
     #[test]

@@ -100,8 +100,16 @@ impl Field {
         }
     }
 
-    /// Writes the value and returns true, or returns false if the event has none.
-    pub fn write(self, event: &Event, to: &mut dyn fmt::Write) -> Result<bool, fmt::Error> {
+    /// Writes the value and returns true, or returns false if the event has none. `error` is what
+    /// [`Roster::error_of`] says of the event.
+    ///
+    /// [`Roster::error_of`]: crate::Roster::error_of
+    pub fn write(
+        self,
+        event: &Event,
+        error: Option<&str>,
+        to: &mut dyn fmt::Write,
+    ) -> Result<bool, fmt::Error> {
         match self {
             Field::Event => to.write_str(event.kind.name())?,
             Field::Id => write!(to, "{}", event.id())?,
@@ -124,7 +132,7 @@ impl Field {
                 Some(reason) => write!(to, "{reason}")?,
                 None => return Ok(false),
             },
-            Field::Error => return number(event.error, to),
+            Field::Error => return number(error, to),
             Field::Connections => return number(event.connections, to),
             Field::Duration => match event.duration {
                 Some(ms) => write!(to, "{}.{:03}", ms / 1000, ms % 1000)?,
@@ -177,7 +185,7 @@ impl Template {
     /// # let load = Transition::MasterStart { pid: 100, workers: 2, began: 1, reload: false };
     /// # let event = roster.record(load, now, &mut |_| ()).expect("there is room").event;
     /// let template = Template::parse("$event of ${id}: $n_mine running, before: $n_prev").unwrap();
-    /// let line = template.fill(&event).to_string();
+    /// let line = template.fill(&event, None).to_string();
     /// assert_eq!(line, "master_start of 1: 0 running, before: -");
     ///
     /// assert_eq!(Template::parse("$evnt").unwrap_err().0, "evnt");
@@ -223,13 +231,13 @@ impl Template {
         self.0.iter().any(|piece| matches!(piece, Piece::Field(_)))
     }
 
-    /// The text for one event; what the event has not is a `-`.
-    pub fn fill<'a>(&'a self, event: &'a Event) -> impl fmt::Display + 'a {
-        Filled(self, event)
+    /// The text for one event; what the event has not is a `-`. `error` is as in [`Field::write`].
+    pub fn fill<'a>(&'a self, event: &'a Event, error: Option<&'a str>) -> impl fmt::Display + 'a {
+        Filled(self, event, error)
     }
 }
 
-struct Filled<'a>(&'a Template, &'a Event);
+struct Filled<'a>(&'a Template, &'a Event, Option<&'a str>);
 
 impl fmt::Display for Filled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,7 +245,7 @@ impl fmt::Display for Filled<'_> {
             match piece {
                 Piece::Text(text) => f.write_str(text)?,
                 Piece::Field(field) => {
-                    if !field.write(self.1, f)? {
+                    if !field.write(self.1, self.2, f)? {
                         f.write_str("-")?;
                     }
                 }
@@ -270,11 +278,10 @@ mod tests {
         reason: Some(Reason::Signal { number: 9, core: false }),
         connections: None,
         duration: None,
-        error: None,
     };
 
     fn filled(text: &str) -> String {
-        Template::parse(text).unwrap().fill(&EVENT).to_string()
+        Template::parse(text).unwrap().fill(&EVENT, None).to_string()
     }
 
     #[test]
@@ -308,6 +315,6 @@ mod tests {
         let event = Event { kind: Kind::MasterStart, worker: None, reason: None, ..EVENT };
         let event = Event { respawn_of: None, ..event };
         let template = Template::parse("$worker $reason $core $respawn_of").unwrap();
-        assert_eq!(template.fill(&event).to_string(), "- - - -");
+        assert_eq!(template.fill(&event, None).to_string(), "- - - -");
     }
 }

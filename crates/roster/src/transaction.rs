@@ -87,7 +87,6 @@ pub enum Mode {
 }
 
 /// What one step did.
-#[allow(clippy::large_enum_variant, reason = "plain data, of which few are there at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Did {
     /// Nothing: the program that is awaited runs. Only in [`Mode::NonBlocking`].

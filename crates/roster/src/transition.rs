@@ -1,7 +1,6 @@
 //! The transitions: what can happen to a roster.
 
 use crate::event::{Event, Kind, Reason};
-use crate::message::Message;
 use crate::table::Roster;
 
 /// The time of a transition.
@@ -16,7 +15,6 @@ pub struct Now {
 }
 
 /// Something that happens.
-#[allow(clippy::large_enum_variant, reason = "plain data, of which few are there at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transition {
     /// A generation is committed; all older ones retire. Its number is the next.
@@ -43,8 +41,6 @@ pub enum Transition {
         pid: i32,
         /// When it began, milliseconds of the monotonic clock.
         began: u64,
-        /// What nginx logged for it.
-        error: Option<Message>,
     },
     /// The master died and workers live on.
     MasterLost {
@@ -185,10 +181,9 @@ impl Roster<'_> {
     ) -> Result<Recorded, Full> {
         let change = self.plan(transition, now)?;
         step(Step::Planned);
-        // Before the event is there for anybody to read. That there is none is noted too: the text before
-        // it is another event's.
+        // Before the event is there for anybody to read.
         if change.event.kind == Kind::ReloadFailed {
-            self.put_message(change.event.seq, &change.event.error.unwrap_or(Message::EMPTY));
+            self.give_message(change.event.seq);
         }
         self.journal(&change);
         step(Step::Journaled);

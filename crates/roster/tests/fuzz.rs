@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use common::{Memory, NOW};
-use roster::{Event, Field, Geometry, Kind, Message, Reason, Roster, Template, Transition};
+use roster::{Event, Field, Geometry, Kind, Reason, Roster, Template, Transition};
 
 const GEOMETRY: Geometry = Geometry { generations: 4, workers: 6, events: 8, messages: 2 };
 
@@ -115,7 +115,7 @@ fn transition(random: &mut Random) -> Transition {
         0 => Transition::MasterStart { pid, workers: 2, began, reload: pid % 2 == 0 },
         1 => Transition::MasterReady { generation, pid },
         2 => Transition::MasterExit { generation, pid },
-        3 => Transition::ReloadFailed { pid, began, error: None },
+        3 => Transition::ReloadFailed { pid, began },
         4 => Transition::MasterLost { pid },
         5 => Transition::WorkerDraining { slot, connections, stopping: slot % 2 == 0 },
         6 => Transition::WorkerStuck { slot, connections },
@@ -202,7 +202,7 @@ fn read(roster: Roster<'_>) {
         let _ = (roster.callbacks(event.kind), roster.told(event.seq));
         let mut text = String::new();
         for field in Field::ALL {
-            field.write(&event, &mut text).expect("a string takes all");
+            field.write(&event, None, &mut text).expect("a string takes all");
         }
     }
 }
@@ -335,7 +335,6 @@ fn texts_with_fields() {
         reason: Some(Reason::Exit(255)),
         connections: Some(0),
         duration: Some(u32::MAX - 1),
-        error: Some(Message::new(b"why")),
     };
     fuzz(2, |random| {
         let mut text = String::new();
@@ -348,7 +347,7 @@ fn texts_with_fields() {
         }
         match Template::parse(&text) {
             Ok(template) => {
-                let filled = template.fill(&event).to_string();
+                let filled = template.fill(&event, Some("why")).to_string();
                 if !text.contains('$') {
                     assert_eq!(filled, text);
                 }
@@ -356,10 +355,10 @@ fn texts_with_fields() {
                 let other = Event { seq: 1, time: 2, generation: 3, pid: 4, n_mine: 5, ..event };
                 let other = Event { kind: Kind::MasterExit, reason: None, n_older: 6, ..other };
                 let other = Event { worker: Some(7), n_prev: None, n_next: Some(8), ..other };
-                let other = Event { connections: None, duration: None, error: None, ..other };
+                let other = Event { connections: None, duration: None, ..other };
                 let other = Event { n_left: 9, stopping: false, history: 10, ..other };
                 let other = Event { respawn_of: Some(11), ..other };
-                let differs = template.fill(&other).to_string() != filled;
+                let differs = template.fill(&other, None).to_string() != filled;
                 assert_eq!(template.has_fields(), differs, "{text:?}");
             }
             Err(unknown) => {

@@ -55,7 +55,7 @@ fn transition(roster: Roster<'_>, action: &Action, pid: i32) -> Option<Transitio
         Action::MasterStart => {
             Transition::MasterStart { pid, workers: 2, began: 1, reload: pid % 2 == 0 }
         }
-        Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2, error: None },
+        Action::ReloadFailed => Transition::ReloadFailed { pid, began: 2 },
         Action::MasterLost => Transition::MasterLost { pid },
         Action::WorkerDraining(n) => {
             let stopping = n % 5 == 0;

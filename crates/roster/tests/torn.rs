@@ -30,8 +30,7 @@ fn the_largest_numbers_there_are() {
     for slot in 0..2 {
         let _ = roster.record(Transition::WorkerRecovered { slot }, NOW, &mut |_| ());
     }
-    let _ =
-        roster.record(Transition::ReloadFailed { pid: 1, began: 1, error: None }, NOW, &mut |_| ());
+    let _ = roster.record(Transition::ReloadFailed { pid: 1, began: 1 }, NOW, &mut |_| ());
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn live(roster: Roster<'_>) -> u64 {
     roster.set_connections(slot, roster.seq(), 3, 7);
     roster.callback_begins(Kind::WorkerStart, 1_500);
     roster.callback_over(Kind::WorkerStart, 50);
-    record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000, error: None });
+    record(2_500, Transition::ReloadFailed { pid: 1, began: 2_000 });
     old_registration
 }
 

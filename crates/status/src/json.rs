@@ -202,7 +202,11 @@ pub fn status(snapshot: &Snapshot, facts: &Facts, recent: Recent) -> String {
         callbacks: Callbacks(snapshot),
         zone: zone(snapshot, facts),
         event_log: EventLog { lost_lines: facts.lost_lines },
-        events: snapshot.events.iter().map(|(event, took)| line(event, *took)).collect(),
+        events: snapshot
+            .events
+            .iter()
+            .map(|(event, took)| line(event, *took, snapshot.error_of(event.seq)))
+            .collect(),
     })
 }
 
@@ -211,9 +215,10 @@ pub fn generation(g: &GenerationView, snapshot: &Snapshot) -> String {
     render(&describe(g, snapshot))
 }
 
-/// An event, and how long its callbacks took in microseconds, none until they have finished.
-pub fn event(event: &Event, took: Option<u64>) -> String {
-    render(&line(event, took))
+/// An event, and how long its callbacks took in microseconds, none until they have finished. `error` is what
+/// [`roster::Roster::error_of`] says of it.
+pub fn event(event: &Event, took: Option<u64>, error: Option<&str>) -> String {
+    render(&line(event, took, error))
 }
 
 /// What a client has missed.
@@ -293,7 +298,7 @@ fn describe_reloads(snapshot: &Snapshot) -> Reloads {
         failed_at: reloads.failed_at.map(moment),
         last,
         duration: last.map(|_| seconds(reloads.duration)),
-        error: snapshot.reload_error.map(|error| error.to_string()),
+        error: snapshot.reload_error.clone(),
     }
 }
 
@@ -364,7 +369,7 @@ fn worker<'a>(w: &WorkerView, facts: &'a Facts) -> Worker<'a> {
     }
 }
 
-fn line(event: &Event, took: Option<u64>) -> Line<'static> {
+fn line(event: &Event, took: Option<u64>, error: Option<&str>) -> Line<'static> {
     Line {
         seq: event.seq,
         time: event.time as f64 / 1000.0,
@@ -385,7 +390,7 @@ fn line(event: &Event, took: Option<u64>) -> Line<'static> {
         core: event.reason.map(|reason| matches!(reason, Reason::Signal { core: true, .. })),
         connections: event.connections,
         duration: event.duration.map(|ms| seconds(ms.into())),
-        error: event.error.map(|error| error.to_string()),
+        error: error.map(str::to_string),
         took: took.map(|took| took as f64 / 1e6),
     }
 }

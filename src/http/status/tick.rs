@@ -51,7 +51,10 @@ impl Lines {
         let make = || {
             let (event, took) = roster.told(seq)?;
             let id = Cursor { history: Some(event.history), seq };
-            Some(format!("id: {id}\ndata: {}\n\n", json::event(&event, took)))
+            Some(format!(
+                "id: {id}\ndata: {}\n\n",
+                json::event(&event, took, roster.error_of(&event).as_deref())
+            ))
         };
         self.0.entry(seq).or_insert_with(make).as_deref()
     }

@@ -84,8 +84,10 @@ impl Pending {
             Verdict::Come(g) => Some(Response::json(200, json::generation(&g, seen))),
             Verdict::Failed => {
                 let goes_on = format!("a reload failed, generation {} goes on", seen.generation);
-                let why =
-                    seen.reload_error.map_or(goes_on.clone(), |why| format!("{goes_on}: {why}"));
+                let why = seen
+                    .reload_error
+                    .as_ref()
+                    .map_or(goes_on.clone(), |why| format!("{goes_on}: {why}"));
                 Some(Response::error(409, &why))
             }
             Verdict::NotYet => self.give_up(request, exiting, now, seen.generation),

@@ -205,7 +205,6 @@ pub enum Action {
 }
 
 /// What a holder did.
-#[allow(clippy::large_enum_variant, reason = "few are there at a time")]
 enum Step {
     Retired,
     Did(Did),

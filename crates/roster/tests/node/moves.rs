@@ -176,7 +176,7 @@ impl Node {
                     reload,
                 });
             }
-            Purpose::Fail => plan.transitions = roster.failed_load(1, None, &eyes),
+            Purpose::Fail => plan.transitions = roster.failed_load(1, &eyes),
             Purpose::Start => {
                 plan.transitions = roster.lost_before(&eyes);
                 plan.transitions.extend(self.start(state, who));

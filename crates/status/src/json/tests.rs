@@ -49,14 +49,14 @@ fn the_status_of_a_node_between_two_reloads() {
 fn an_event_reads_as_in_the_event_log() {
     let (snapshot, _) = fixture::node();
     let (last, _) = snapshot.events.last().expect("there are some");
-    let line = parsed(&event(last, Some(1500)));
+    let line = parsed(&event(last, Some(1500), None));
     assert_eq!(line["event"], "reload_failed");
     assert_eq!(line["took"], 0.0015);
     assert_eq!(line["n_next"], Value::Null);
     assert_eq!((&line["n_left"], &line["stopping"]), (&1.into(), &false.into()));
     assert_eq!(line["respawn_of"], Value::Null);
     assert_eq!(line["history"], "000000000000004d");
-    assert_eq!(parsed(&event(last, None))["took"], Value::Null);
+    assert_eq!(parsed(&event(last, None, None))["took"], Value::Null);
 }
 
 #[test]

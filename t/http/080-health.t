@@ -96,6 +96,42 @@ subtest 'a worker that hangs, and one that dies' => sub {
     $node->laws_hold('the laws hold', final => 1);
 };
 
+subtest 'all workers hang' => sub {
+    my ($node, $status) = WorkerManager::Status::node(manager => $quick);
+    $node->up;
+    my @workers = $node->on_duty;
+    $node->signal('STOP', @workers);
+    is($status->ask("/workers/$_")->{status}, 599, "$_: no answer") for qw(live ready);
+    $node->signal('CONT', @workers);
+    is(asked($status, '/workers/live'), "200 live\n", 'until they go on');
+    $node->down;
+    $node->laws_hold('the laws hold', final => 1);
+};
+
+# The command of README's HEALTHCHECK, which Docker takes for healthy if it succeeds, against this node.
+sub docker {
+    my ($status) = @_;
+    open my $file, '<', "$ENV{WORKER_MANAGER_OBJS}/../README.md" or die "README.md: $!";
+    my ($command) = map { /^HEALTHCHECK .* CMD (.*)$/ ? $1 : () } <$file> or die 'no HEALTHCHECK';
+    $command =~ s{http://127\.0\.0\.1/}{$status->{base}/} or die $command;
+    return system("$command > /dev/null") >> 8;
+}
+
+subtest 'what Docker is told' => sub {
+    my ($node, $status) = WorkerManager::Status::node(manager => $quick);
+    $node->up;
+    is(docker($status), 0, 'healthy');
+    $node->reload_ready(2);
+    is(docker($status), 0, 'after a reload as well');
+    $node->signal('KILL');
+    $node->wait_events('master_lost', 1);
+    isnt(docker($status), 0, 'not without a master');
+    $node->signal('TERM', $node->on_duty);
+    $node->wait_events('master_exit', 1, 2);
+    isnt(docker($status), 0, 'nor when nginx has ended');
+    $node->laws_hold('the laws hold', final => 1);
+};
+
 subtest 'the master is lost' => sub {
     my ($node, $status) = WorkerManager::Status::node(manager => $quick);
     $node->up;
